@@ -1,0 +1,96 @@
+"""Every way in which the gateway says no: one tree, one table.
+
+An error has a stable `code` (what programs compare), an HTTP status, a WebSocket close code
+(where the error ends a connection) and a title. The `detail` says what was expected and what came.
+Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` frame or a close.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes. 4000-4499: come back with your position; 4500-4999: do not."""
+
+    SHUTDOWN = 4000
+    SLOW_CONSUMER = 4001
+    POSITION_LOST = 4002
+    TOKEN_EXPIRED = 4003
+    BAD_FRAME = 4500
+    UNAUTHORIZED = 4501
+    FORBIDDEN = 4502
+    TOO_MANY = 4503
+
+
+class GatewayError(Exception):
+    """The root of all refusals. `str(error)` is the detail: one sentence for who asked."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The gateway failed"
+
+    def __init__(self, detail: str, **extra: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+        """Further members of the problem document, such as `errors` of a failed validation."""
+
+
+class BadRequest(GatewayError):
+    code, status, title = "bad-request", 400, "The request is malformed"
+
+
+class BadFrame(BadRequest):
+    code, title = "bad-frame", "The frame is malformed"
+
+
+class Unauthorized(GatewayError):
+    code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+
+class Forbidden(GatewayError):
+    code, status, title = "forbidden", 403, "Not allowed"
+
+
+class NotFound(GatewayError):
+    code, status, title = "not-found", 404, "There is no such thing here"
+
+
+class UnknownChannel(NotFound):
+    code, title = "unknown-channel", "No configured channel matches this name"
+
+
+class UnknownCommand(NotFound):
+    code, title = "unknown-command", "No command has this path or id"
+
+
+class PayloadTooLarge(GatewayError):
+    code, status, title = "payload-too-large", 413, "The body is larger than allowed"
+
+
+class UnsupportedMediaType(GatewayError):
+    code, status, title = "unsupported-media-type", 415, "The body's media type is not supported"
+
+
+class ValidationFailed(GatewayError):
+    code, status, title = "validation-failed", 422, "The data does not match its schema"
+
+
+class Unroutable(GatewayError):
+    code, status, title = "unroutable", 422, "The routing rules cannot be applied to this data"
+
+
+class TooManySubscriptions(GatewayError):
+    code, status, title = "too-many-subscriptions", 429, "Too many subscriptions on one connection"
+
+
+class BrokerUnavailable(GatewayError):
+    """The log cannot be reached or does not answer; nothing was accepted. Try again later."""
+
+    code, status, title = "broker-unavailable", 503, "The broker is not available"
+
+
+class StartError(GatewayError):
+    """What keeps a process from starting: one clear sentence, then exit code 3."""
+
+    code, title = "cannot-start", "The gateway cannot start"
