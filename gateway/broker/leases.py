@@ -1,0 +1,68 @@
+"""Leases: who reads a partition. At most one worker at a time, and a dead one only for a while."""
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.broker.client import translate
+from gateway.broker.keys import Keys
+from gateway.broker.scripts import Pipeline
+
+
+class Leases:
+    """The leases of one worker, which all carry its token.
+
+    The token is the fence: a commit checks it in the same step in which it writes, so a worker
+    that was paused past its lease can commit nothing.
+    """
+
+    def __init__(
+        self, redis: Redis, pipeline: Pipeline, keys: Keys, *, worker: str, ttl_ms: int
+    ) -> None:
+        self._redis = redis
+        self._pipeline = pipeline
+        self._keys = keys
+        self.token = worker
+        self._ttl_ms = ttl_ms
+
+    async def enroll(self, stream: str) -> int:
+        """Say that this worker lives and consumes `stream`; return how many such workers there are.
+
+        Raises `BrokerUnavailable`.
+        """
+        answer: int = await self._pipeline.call(
+            "enroll", [self._keys.workers(stream)], [self.token, self._ttl_ms]
+        )
+        return answer
+
+    async def resign(self, stream: str) -> None:
+        """Leave the roll of a stream's workers, so that the others take its share at once."""
+        try:
+            await self._redis.zrem(self._keys.workers(stream), self.token)
+        except (RedisError, OSError) as error:
+            raise translate(error) from error
+
+    async def acquire(self, stream: str, partition: int) -> bool:
+        """Take a partition that nobody holds. Raises `BrokerUnavailable`."""
+        try:
+            taken = await self._redis.set(
+                self._keys.lease(stream, partition), self.token, nx=True, px=self._ttl_ms
+            )
+        except (RedisError, OSError) as error:
+            raise translate(error) from error
+        return bool(taken)
+
+    async def renew(self, partitions: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Prolong leases, and return those that are still held. Raises `BrokerUnavailable`."""
+        if not partitions:
+            return set()
+        keys = [self._keys.lease(*partition) for partition in partitions]
+        answers = await self._pipeline.call("renew", keys, [self.token, self._ttl_ms])
+        return {each for each, held in zip(partitions, answers, strict=True) if held}
+
+    async def release(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """Give partitions back, those that are still held. Raises `BrokerUnavailable`."""
+        if partitions:
+            keys = [self._keys.lease(*partition) for partition in partitions]
+            await self._pipeline.call("release", keys, [self.token])

@@ -1,0 +1,69 @@
+-- What every script begins with: the one way in which events enter the log.
+
+-- The epoch names one life of the log: a log that was lost and begun anew has another, and
+-- positions in the old one can be told apart. The moment of its birth is unique enough.
+local function open_log(log)
+  local now = redis.call('TIME')
+  redis.call('HSETNX', log, 'epoch', string.format('%x', now[1] * 1000000 + now[2]))
+end
+
+-- Appends one entry and numbers it, so that a reader who misses one can know it.
+-- `~` trims by whole nodes, which costs nothing; a reader that lags past the end sees it by `n`.
+local function append_entry(log, events, log_size, channel, event)
+  local n = redis.call('HINCRBY', log, 'count', 1)
+  if n == 1 then
+    open_log(log)
+  end
+  return redis.call('XADD', events, 'MAXLEN', '~', log_size, '*',
+    'c', channel, 'e', event, 'n', n)
+end
+
+-- Removes what is over the size or older than the time to live, and remembers the newest id that
+-- was removed (the floor): below it no position can be recovered. Exact (`=`), because the floor is.
+local function trim(history, floor, size, ttl, now)
+  local over = redis.call('XLEN', history) - size
+  local oldest = redis.call('XRANGE', history, '-', '+', 'COUNT', math.max(over, 1))
+  local removed = nil
+  if over > 0 then
+    removed = oldest[over][1]
+    redis.call('XTRIM', history, 'MAXLEN', '=', size)
+  end
+  local expired = string.format('%.0f', now - ttl)
+  if tonumber(string.match(oldest[1][1], '^%d+')) < now - ttl then
+    local last = redis.call('XREVRANGE', history, '(' .. expired .. '-0', '-', 'COUNT', 1)
+    if last[1] then
+      removed = last[1][1]
+      redis.call('XTRIM', history, 'MINID', '=', expired .. '-0')
+    end
+  end
+  if removed then
+    redis.call('SET', floor, removed, 'PX', ttl)
+  else
+    redis.call('PEXPIRE', floor, ttl)
+  end
+  redis.call('PEXPIRE', history, ttl)
+end
+
+-- Appends one event to the log and, under the same id, to its channel's history.
+-- size 0: the channel keeps no history.
+local function append(log, events, log_size, history, floor, channel, event, size, ttl)
+  local id = append_entry(log, events, log_size, channel, event)
+  size = tonumber(size)
+  if size > 0 then
+    redis.call('XADD', history, id, 'e', event)
+    trim(history, floor, size, tonumber(ttl), tonumber(string.match(id, '^%d+')))
+  end
+  return id
+end
+
+-- Appends the events that begin at KEYS[key] (history, floor) and ARGV[arg] (channel, event, size,
+-- ttl in ms) to the end of both; returns their ids.
+local function append_all(log, events, log_size, key, arg)
+  local ids = {}
+  while ARGV[arg] do
+    ids[#ids + 1] = append(log, events, log_size, KEYS[key], KEYS[key + 1],
+      ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
+    key, arg = key + 2, arg + 4
+  end
+  return ids
+end

@@ -1,0 +1,118 @@
+"""The Lua scripts, and the shared round trips that carry their calls."""
+
+import asyncio
+from collections import deque
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.broker.client import translate
+
+MAX_BATCH = 256
+"""Calls that share a round trip. More would make the first of them wait for the last."""
+
+Argument = str | bytes | int
+
+
+class Script(NamedTuple):
+    """A script and the digest by which the server knows it."""
+
+    name: str
+    source: bytes
+    digest: str
+
+
+@cache
+def script(name: str) -> Script:
+    """Return the script in `lua/<name>.lua`, behind the prelude that all share."""
+    folder = files("gateway.broker") / "lua"
+    source = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest())
+
+
+class _Call(NamedTuple):
+    script: Script
+    keys: list[str]
+    arguments: list[Argument]
+    answer: asyncio.Future[Any]
+
+
+class Pipeline:
+    """Calls scripts, in the order in which they were asked for.
+
+    While one round trip is under way, calls gather for the next: concurrent requests share
+    pipelines without waiting for each other on an idle system.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: deque[_Call] = deque()
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def call(self, name: str, keys: list[str], arguments: list[Argument]) -> Any:
+        """Run a script and return its answer.
+
+        Cancelling the caller does not take the call back once it was sent.
+
+        Raises:
+            BrokerUnavailable: whether the script ran is then unknown.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(script(name), keys, arguments, answer))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        return await answer
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), MAX_BATCH)
+                batch = [self._waiting.popleft() for _ in range(count)]
+                await self._settle(batch)
+        finally:
+            self._flushing = None
+
+    async def _settle(self, batch: list[_Call]) -> None:
+        """Send a batch and give each of its calls its own answer, whatever happens."""
+        try:
+            answers = await self._send(batch)
+            unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:  # a new or emptied server: they did not run, so they can be sent again
+                await self._load({batch[i].script for i in unknown})
+                again = await self._send([batch[i] for i in unknown])
+                for i, answer in zip(unknown, again, strict=True):
+                    answers[i] = answer
+        except (RedisError, OSError) as error:
+            answers = [error] * len(batch)
+        except BaseException:
+            for call in batch:
+                call.answer.cancel()
+            raise
+        for call, answer in zip(batch, answers, strict=True):
+            _resolve(call.answer, answer)
+
+    async def _send(self, batch: list[_Call]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for call in batch:
+            pipe.execute_command(
+                "EVALSHA", call.script.digest, len(call.keys), *call.keys, *call.arguments
+            )
+        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+    async def _load(self, scripts: set[Script]) -> None:
+        for each in scripts:
+            await self._redis.script_load(each.source)
+
+
+def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():  # the caller went away
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(translate(answer))
+    else:
+        future.set_result(answer)
