@@ -1,0 +1,48 @@
+# Every target does its own set-up in .venv; a machine with python3 and make is enough.
+
+# In CI a test that is skipped is a test that failed: everything that tests need is there.
+no_skips := $(if $(CI),-p tests.no_skips)
+
+.PHONY: help run test lint format bench dist lock clean runtime dev
+
+help:
+	@echo 'make run     start the gateway with the orders example: http://127.0.0.1:8080/'
+	@echo 'make test    run the tests             (ARGS="-k name" picks some)'
+	@echo 'make lint    check style and types'
+	@echo 'make format  put the code into the one style'
+	@echo 'make bench   measure the fan-out       (needs a C compiler)'
+	@echo 'make dist    build wheel and sdist in dist/'
+	@echo 'make lock    write .ci/lock/ anew      (ARGS=--upgrade takes the newest versions)'
+	@echo 'make clean   remove .venv and what tools leave behind; keeps .gateway, the data'
+
+run: runtime
+	@exec .venv/bin/gateway run $(ARGS)
+
+test: dev
+	.venv/bin/python -m pytest $(no_skips) $(ARGS)
+
+lint: dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: runtime
+	@command -v cc >/dev/null || { echo 'make bench needs a C compiler: apt-get install gcc libc6-dev'; exit 1; }
+	.venv/bin/python benchmarks/fanout.py $(ARGS)
+
+dist: dev
+	.venv/bin/hatchling build
+
+lock: runtime
+	@sh .ci/update-lock $(ARGS)
+
+clean:
+	rm -rf .venv build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+runtime dev:
+	@sh .ci/setup $@
