@@ -36,7 +36,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     type: str
     data: Any = msgspec.UNSET
     subject: str | None = None
-    id: str = msgspec.field(default_factory=new_id)
+    id: str | None = None
     source: str | None = None
     time: str | None = None
     datacontenttype: str | None = None
@@ -67,7 +67,7 @@ def encode(event: Event) -> bytes:
     """
     document: dict[str, Any] = {
         "specversion": SPEC_VERSION,
-        "id": event.id,
+        "id": event.id or new_id(),
         "source": event.source or DEFAULT_SOURCE,
         "type": event.type,
         "time": event.time or now(),
