@@ -1,54 +1,164 @@
 """Configuration: what `gateway.toml` may say, as immutable structures.
 
-A name that no structure knows is reported as a mistake, never passed over.
+A name that no structure knows is reported as a mistake, never passed over. What a value may be
+stands beside it, as an annotation that `configfile.py` reads.
 """
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Self
 
 import msgspec
+from msgspec import Meta
 
 
 class Seconds(float):
     """A duration: `"250ms"`, `"30s"`, `"10m"`, `"1h"`, `"7d"`, or a number of seconds."""
 
+    MAX = 3650 * 86_400
+    """Ten years. In milliseconds it stays far below the 64 bits that Redis has for a time."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a value of the file. Raises `ValueError`."""
+        if isinstance(value, str):
+            seconds = _measure(value, _TIMES)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value)
+        else:
+            seconds = None
+        if seconds is None or not 0 <= seconds <= cls.MAX:  # also refuses nan
+            raise ValueError('expected a duration such as "250ms", "30s", "10m", "1h" or "7d"')
+        return cls(seconds)
+
 
 class Bytes(int):
-    """A size: `"64KiB"`, `"1MiB"`, or a number of bytes."""
+    """A size: `"64KiB"`, `"1MiB"`, `"10MB"`, or a number of bytes."""
+
+    MAX = 1 << 40
+    """A tebibyte: more is a slip of the pen."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a value of the file. Raises `ValueError`."""
+        if isinstance(value, str):
+            size = _measure(value, _SIZES)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            size = float(value)
+        else:
+            size = None
+        if size is None or not 0 <= size <= cls.MAX or size % 1:
+            raise ValueError('expected a size such as "64KiB", "1MiB", "10MB" or a number of bytes')
+        return cls(size)
+
+
+_TIMES = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SIZES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
+_MEASURE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
+
+
+def _measure(text: str, units: Mapping[str, float]) -> float | None:
+    found = _MEASURE.fullmatch(text)
+    if not found:
+        return None
+    number, unit = found.groups()
+    if not unit:  # a plain number in an environment variable
+        return float(number)
+    return float(number) * units[unit] if unit in units else None
+
+
+def _text(pattern: str, description: str, *, secret: bool = False) -> Meta:
+    """What a text must look like. A secret one is not repeated in the report of problems."""
+    return Meta(pattern=rf"^(?:{pattern})\Z", description=description, extra={"secret": secret})
+
+
+Period = Annotated[Seconds, Meta(extra={"positive": True})]
+Size = Annotated[Bytes, Meta(extra={"positive": True})]
+Count = Annotated[int, Meta(ge=1)]
+BrokerUrl = Annotated[
+    str,
+    _text(
+        r"(redis|rediss|unix)://\S+",
+        "a URL that begins with redis://, rediss:// or unix://",
+        secret=True,
+    ),
+]
+Namespace = Annotated[
+    str, _text(r"[A-Za-z0-9_.:-]{1,64}", "a namespace of 1 to 64 letters, digits and _.:-")
+]
+StreamName = Annotated[
+    str, _text(r"[A-Za-z0-9_.-]{1,128}", "a stream name of 1 to 128 letters, digits and _.-")
+]
+"""It is part of keys, where colons and braces have meanings."""
+TypeName = Annotated[
+    str, _text(r"[!-)+-~]{1,255}", "a type of 1 to 255 visible characters such as order.place")
+]
+FeedType = Annotated[
+    str,
+    _text(
+        r"\*|[!-)+-~]{1,255}?(\.\*)?",
+        "an event type such as order.placed, or a prefix of one such as order.*",
+    ),
+]
+Host = Annotated[str, _text(r"\S+", "a host name or an address")]
+ModuleName = Annotated[
+    str,
+    _text(
+        r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*",
+        "the name of a Python module such as handlers or shop.handlers",
+    ),
+]
+Token = Annotated[
+    str,
+    _text(r"[!-+\--~]{1,4096}", "a token of visible characters without a comma", secret=True),
+]
+Expressions = Annotated[Sequence[str], Meta(min_length=1)]
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[broker]`: the log."""
 
-    url: str | None = None
+    url: BrokerUrl | None = None
     """`redis://`, `rediss://` or `unix://`; without one, the embedded server."""
     data_dir: Path = Path(".gateway")
     """Where the embedded server keeps its append-only file; relative to the configuration file."""
-    namespace: str = "gateway"
+    namespace: Namespace = "gateway"
     """What every key begins with, so that several gateways can share one Redis."""
-    partitions: int = 16
+    partitions: Annotated[int, Meta(ge=1, le=1024)] = 16
     """Partitions of each command stream. Fixed for the life of a log."""
-    log_size: int = 100_000
+    log_size: Count = 100_000
     """Entries of the event log by which a serving process may lag behind."""
-    status_ttl: Seconds = Seconds(86_400)
+    status_ttl: Period = Seconds(86_400)
     """How long a command's status can be asked for after its last change."""
-    timeout: Seconds = Seconds(5)
+    timeout: Period = Seconds(5)
     """How long one call to the broker may take before it counts as failed."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[server]`: the HTTP and WebSocket side."""
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    max_body: Bytes = Bytes(1 << 20)
+    host: Host = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    """0: any free port."""
+    max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
-    max_frame: Bytes = Bytes(64 << 10)
+    max_frame: Size = Bytes(64 << 10)
     """A larger WebSocket message is refused with close code 1009."""
-    write_buffer: Bytes = Bytes(1 << 20)
+    write_buffer: Size = Bytes(1 << 20)
     """Unsent bytes of one connection beyond which it is a slow consumer and closed with 4001."""
-    max_subscriptions: int = 100
+    max_subscriptions: Count = 100
     """Of one connection."""
-    heartbeat: Seconds = Seconds(25)
+    heartbeat: Period = Seconds(25)
     """Every connection hears from the gateway at least this often."""
     max_wait: Seconds = Seconds(30)
     """The longest `Prefer: wait=N` that is honoured."""
@@ -58,18 +168,18 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long requests may take to finish after SIGTERM."""
     console: bool = True
     """Serve the web console at `/`."""
-    demo: str | None = None
-    """A directory to serve at `/demo/`; relative to the configuration file."""
+    demo: bool = False
+    """Serve the dashboard of the example at `/demo/`."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[worker]`: who runs the handlers."""
 
-    handlers: list[str] = []
+    handlers: Sequence[ModuleName] = ()
     """Python modules that hold handlers, looked for beside the configuration file first."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Commands that one worker process handles at a time."""
-    lease: Seconds = Seconds(10)
+    lease: Period = Seconds(10)
     """How long a partition stays with a worker that no longer renews its hold."""
     shutdown: Seconds = Seconds(20)
     """How long running handlers may take to finish after SIGTERM."""
@@ -79,7 +189,7 @@ class RouteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One of `routes`: the first whose `when` holds decides the stream."""
 
     when: str
-    stream: str
+    stream: StreamName
 
 
 class CommandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,21 +197,21 @@ class CommandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     path: str
     """May hold `{parameters}`, which expressions see as `path.<name>`."""
-    type: str
-    stream: str
+    type: TypeName
+    stream: StreamName
     schema: Path | None = None
     """A JSON Schema (2020-12) for the data; relative to the configuration file."""
     key: str | None = None
     """CEL: commands with the same key are handled one at a time and in order."""
-    routes: list[RouteConfig] = []
+    routes: Sequence[RouteConfig] = ()
 
 
 class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`history` of a channel: what can be resumed."""
 
-    size: int = 1000
+    size: Count = 1000
     """Events kept for each channel."""
-    ttl: Seconds = Seconds(3600)
+    ttl: Period = Seconds(3600)
     """How long an event is kept."""
 
 
@@ -115,9 +225,9 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class FeedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[feeds]]`: which channels an event goes to."""
 
-    type: str
-    """An event type, or a prefix of one: `order.*`."""
-    channels: list[str]
+    type: FeedType
+    """An event type, a prefix of one: `order.*`, or `*` for every type."""
+    channels: Expressions
     """CEL: each gives a channel's name, or a list of them."""
     when: str | None = None
     """CEL: without it, every event of the type."""
@@ -126,7 +236,7 @@ class FeedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: who may publish events through `POST /events`. Nobody, unless it says so."""
 
-    tokens: list[str] = []
+    tokens: Sequence[Token] = ()
     """Bearer tokens of trusted producers."""
     anonymous: bool = False
     """Take events from anybody: for a laptop."""
@@ -138,7 +248,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     broker: BrokerConfig = BrokerConfig()
     server: ServerConfig = ServerConfig()
     worker: WorkerConfig = WorkerConfig()
-    commands: list[CommandConfig] = []
-    channels: list[ChannelConfig] = []
-    feeds: list[FeedConfig] = []
+    commands: Sequence[CommandConfig] = ()
+    channels: Sequence[ChannelConfig] = ()
+    feeds: Sequence[FeedConfig] = ()
     events: EventsConfig = EventsConfig()
+    file: Path | None = None
+    """Where all this was read from. Not a key of the file."""

@@ -5,8 +5,9 @@ An error has a stable `code` (what programs compare), an HTTP status, a WebSocke
 Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` frame or a close.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class CloseCode(IntEnum):
@@ -94,3 +95,27 @@ class StartError(GatewayError):
     """What keeps a process from starting: one clear sentence, then exit code 3."""
 
     code, title = "cannot-start", "The gateway cannot start"
+
+
+class Problem(NamedTuple):
+    """One mistake in the configuration, and where it is."""
+
+    file: str
+    """The file as it was named, or the environment variable."""
+    line: int
+    """From 1; 0 where there is no line."""
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.message}"
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong. It carries every problem; exit code 2."""
+
+    code, title = "bad-configuration", "The configuration is wrong"
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))

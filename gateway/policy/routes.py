@@ -1,0 +1,298 @@
+"""Routes: command → stream, key and partition; event → channels. Decisions only, no sockets."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+from gateway.channels import Pattern, check_name
+from gateway.config import ChannelConfig, CommandConfig, FeedConfig, HistoryConfig, Seconds
+from gateway.errors import BadRequest, Unroutable
+from gateway.policy.expressions import EvaluationFailed, Expression
+from gateway.policy.patterns import PathPattern
+from gateway.policy.schemas import Schema
+
+T = TypeVar("T")
+
+COMMAND_VARIABLES = ("data", "path")
+EVENT_VARIABLES = (
+    "correlationid",
+    "data",
+    "event",
+    "id",
+    "source",
+    "subject",
+    "time",
+    "type",
+)
+
+MAX_KEY = 1024
+"""Characters. A key travels with its command and its events."""
+
+STATUS_PATTERN = "commands:{id}"
+"""The built-in channels: each command has one, on which its life is pushed."""
+
+STATUS_HISTORY_SIZE = 20
+"""Events: accepted, started, a dozen retries, the end."""
+
+STATUS_HISTORY_TTL = Seconds(3600)
+
+CACHED = 4096
+"""Names whose decision is remembered. They come from strangers, so there is a bound."""
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Return the partition of a key; of a command without one, give its id.
+
+    The same in every process and every version, because two partitions for one key would
+    break its order.
+    """
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % partitions
+
+
+def merge_parameters(data: Any, parameters: Mapping[str, str]) -> Any:
+    """Return `data` with the path's parameters as members; the same object if nothing is added.
+
+    A missing body counts as an empty object. Data that is no object stays as it is.
+
+    Raises:
+        Unroutable: if the body says something else than the path.
+    """
+    if not parameters or not (data is None or isinstance(data, dict)):
+        return data
+    body = data or {}
+    for name, value in parameters.items():
+        if body.get(name, value) != value:
+            raise Unroutable(
+                f"expected {name!r} to be {value!r} as in the path but got {body[name]!r:.80}"
+            )
+    return data if parameters.keys() <= body.keys() else {**body, **parameters}
+
+
+class CommandRoute:
+    """One configured command: what it must look like and where it goes."""
+
+    __slots__ = ("_key", "_routes", "config", "pattern", "schema")
+
+    def __init__(
+        self,
+        config: CommandConfig,
+        *,
+        pattern: PathPattern,
+        schema: Schema | None = None,
+        key: Expression | None = None,
+        routes: Sequence[tuple[Expression, str]] = (),
+    ) -> None:
+        self.config = config
+        self.pattern = pattern
+        self.schema = schema
+        self._key = key
+        self._routes = tuple(routes)
+
+    @property
+    def path(self) -> str:
+        return self.config.path
+
+    @property
+    def type(self) -> str:
+        return self.config.type
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Every stream that its commands can go to."""
+        return tuple(dict.fromkeys([self.config.stream, *(stream for _, stream in self._routes)]))
+
+    def validate(self, data: Any) -> None:
+        """Return if the data matches the schema, or if there is none. Raises `ValidationFailed`."""
+        if self.schema:
+            self.schema.validate(data)
+
+    def stream_for(self, data: Any, parameters: Mapping[str, str]) -> str:
+        """Return the stream of the first route that holds, or the command's own.
+
+        Raises:
+            Unroutable: if a condition cannot be decided for this data.
+        """
+        for when, stream in self._routes:
+            if _decided(when.boolean, {"data": data, "path": parameters}):
+                return stream
+        return self.config.stream
+
+    def key_for(self, data: Any, parameters: Mapping[str, str]) -> str | None:
+        """Return the key, or None if the command is configured without one.
+
+        Raises:
+            Unroutable: if the data has no such key, or it is neither a string nor a number.
+        """
+        if self._key is None:
+            return None
+        key = _key_text(_decided(self._key.value, {"data": data, "path": parameters}))
+        if not key or len(key) > MAX_KEY:
+            raise Unroutable(
+                f"expected the key {self._key.source} to be a number or a string of 1 to {MAX_KEY} "
+                "characters"
+            )
+        return key
+
+
+class CommandRoutes:
+    """All configured commands. A literal path goes before one with parameters."""
+
+    def __init__(self, routes: Iterable[CommandRoute]) -> None:
+        self._routes = tuple(sorted(routes, key=lambda route: bool(route.pattern.parameters)))
+        self._literal = {r.path: r for r in self._routes if not r.pattern.parameters}
+
+    def __iter__(self) -> Iterator[CommandRoute]:
+        return iter(self._routes)
+
+    def match(self, path: str) -> tuple[CommandRoute, dict[str, str]] | None:
+        """Return the route of a percent-decoded path, and the path's parameters."""
+        literal = self._literal.get(path)
+        if literal:
+            return literal, {}
+        for route in self._routes[len(self._literal) :]:
+            parameters = route.pattern.match(path)
+            if parameters is not None:
+                return route, parameters
+        return None
+
+    def streams_of(self, command_type: str) -> tuple[str, ...]:
+        """Return every stream in which commands of this type can be."""
+        streams = (route.streams for route in self._routes if route.type == command_type)
+        return tuple(dict.fromkeys(name for names in streams for name in names))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Every stream that there is."""
+        return tuple(dict.fromkeys(name for route in self._routes for name in route.streams))
+
+
+class ChannelMatch(NamedTuple):
+    """What is configured for a channel, and the parameters in its name."""
+
+    config: ChannelConfig
+    parameters: Mapping[str, str]
+
+
+class Channels:
+    """All channels that can be subscribed to, the built-in ones of commands included."""
+
+    def __init__(self, configs: Iterable[ChannelConfig], *, status_ttl: Seconds) -> None:
+        """Compile the patterns. Raises `ValueError`."""
+        history = HistoryConfig(
+            size=STATUS_HISTORY_SIZE, ttl=min(Seconds(status_ttl), STATUS_HISTORY_TTL)
+        )
+        self.configs = (*configs, ChannelConfig(pattern=STATUS_PATTERN, history=history))
+        patterns = [(Pattern(config.pattern), config) for config in self.configs]
+        self._literal = {p.text: ChannelMatch(c, {}) for p, c in patterns if not p.parameters}
+        self._patterns = [(p, c) for p, c in patterns if p.parameters]
+        self._search = lru_cache(CACHED)(self._find)
+
+    def match(self, name: str) -> ChannelMatch | None:
+        """Return what covers a channel, or None: then nobody can subscribe to it."""
+        return self._literal.get(name) or self._search(name)
+
+    def _find(self, name: str) -> ChannelMatch | None:
+        try:
+            check_name(name)
+        except BadRequest:
+            return None
+        for pattern, config in self._patterns:
+            parameters = pattern.match(name)
+            if parameters is not None:
+                return ChannelMatch(config, parameters)
+        return None
+
+
+class Feed:
+    """One configured feed: the channels of the events of some types."""
+
+    __slots__ = ("_channels", "_when", "config")
+
+    def __init__(
+        self, config: FeedConfig, *, channels: Sequence[Expression], when: Expression | None = None
+    ) -> None:
+        self.config = config
+        self._channels = tuple(channels)
+        self._when = when
+
+    def takes(self, event_type: str) -> bool:
+        """Return whether it is for events of this type."""
+        wanted = self.config.type
+        if wanted.endswith("*"):
+            return event_type.startswith(wanted[:-1])
+        return event_type == wanted
+
+    def names(self, variables: Mapping[str, Any]) -> Iterator[str]:
+        """Give the names of the channels, unchecked. Raises `Unroutable`."""
+        if self._when is None or _decided(self._when.boolean, variables):
+            for expression in self._channels:
+                yield from _decided(expression.texts, variables)
+
+
+class Feeds:
+    """All configured feeds: which channels an event goes to."""
+
+    def __init__(self, feeds: Iterable[Feed], channels: Channels) -> None:
+        self._feeds = tuple(feeds)
+        self._channels = channels
+        self._of_type = lru_cache(CACHED)(self._find)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self._feeds)
+
+    def channels_for(self, event: Mapping[str, Any]) -> list[str]:
+        """Return the channels of an event, in the order of the feeds, each once.
+
+        `event` holds the CloudEvents attributes, and `data` as JSON gives it. If it has the
+        attribute `channel`, that is where it goes, and nowhere else.
+
+        Raises:
+            Unroutable: if an expression has no value for this event, or gives a name that no
+                configured channel has.
+        """
+        named = event.get("channel")
+        if named is not None:
+            return [self._checked(named)]
+        names: dict[str, None] = {}
+        feeds = self._of_type(event["type"])
+        if feeds:
+            variables = _event_variables(event)
+            for feed in feeds:
+                names.update(dict.fromkeys(feed.names(variables)))
+        return [self._checked(name) for name in names]
+
+    def _checked(self, name: str) -> str:
+        if self._channels.match(name) is None:
+            raise Unroutable(
+                f"the event goes to the channel {name[:80]!r}, which no configured pattern covers"
+            )
+        return name
+
+    def _find(self, event_type: str) -> tuple[Feed, ...]:
+        return tuple(feed for feed in self._feeds if feed.takes(event_type))
+
+
+def _event_variables(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what feeds see: what the event does not have is null."""
+    variables = {name: event.get(name) for name in EVENT_VARIABLES}
+    variables["event"] = event if type(event) is dict else dict(event)
+    return variables
+
+
+def _decided(evaluate: Callable[[Mapping[str, Any]], T], variables: Mapping[str, Any]) -> T:
+    try:
+        return evaluate(variables)
+    except EvaluationFailed as error:
+        raise Unroutable(str(error)) from None
+
+
+def _key_text(value: Any) -> str | None:
+    """Return a key as text: 1 and 1.0 are one key, as they are equal in JSON and in CEL."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return None
