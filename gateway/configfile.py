@@ -260,6 +260,8 @@ class _Conversion:
             self._report.add(path, f"the key {name!r} is missing")
         elif isinstance(field.default, Path):
             return (self._folder / field.default).absolute()
+        elif isinstance(field.type, inspect.StructType):  # its defaults may be paths
+            return self.struct(field.type, {}, (*path, name))
         return _BAD
 
     def value(self, node: Any, raw: object, path: KeyPath) -> Any:

@@ -1,0 +1,45 @@
+"""From an event to what is appended: its channels, and what each of them retains."""
+
+from typing import Any
+
+import msgspec
+
+from gateway.events import Event, Publication, encode, with_channel
+from gateway.policy.routes import Channels, Feeds
+
+
+class Publisher:
+    """Decides where events go. Pure: what it returns is appended by somebody else."""
+
+    def __init__(self, feeds: Feeds, channels: Channels) -> None:
+        self._feeds = feeds
+        self._channels = channels
+
+    def publications(self, event: Event) -> list[Publication]:
+        """Return the event once for each of its channels, in the order of the feeds.
+
+        Raises:
+            Unroutable: if a feed has no value for this event, or names a channel that no configured
+                pattern covers.
+            TypeError: if its data holds what JSON cannot.
+        """
+        encoded = encode(event)
+        attributes = msgspec.json.decode(encoded)
+        if event.channel is not None:
+            attributes["channel"] = event.channel
+        names = self._feeds.channels_for(attributes)
+        return [self.publication(name, with_channel(encoded, name)) for name in names]
+
+    def publication(self, channel: str, encoded: bytes) -> Publication:
+        """Return an encoded event for a channel that exists."""
+        match = self._channels.match(channel)
+        history: Any = match and match.config.history
+        if history is None:
+            return Publication(channel, encoded, 0, 0)
+        return Publication(channel, encoded, history.size, int(history.ttl * 1000))
+
+    def retention_ms(self, channel: str) -> int:
+        """Return for how long a channel keeps its events; 0: not at all."""
+        match = self._channels.match(channel)
+        history = match and match.config.history
+        return int(history.ttl * 1000) if history else 0

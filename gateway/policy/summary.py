@@ -1,0 +1,66 @@
+"""What is configured, as plain data: for `gateway check` to print, and for people to compare."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.config import ChannelConfig, Config
+from gateway.policy.compiler import Policy
+from gateway.policy.routes import CommandRoute
+
+
+def summary(config: Config, policy: Policy) -> dict[str, Any]:
+    """Return strings, numbers, lists and dictionaries. No password and no token is among them."""
+    return {
+        "file": str(config.file or ""),
+        "broker": _broker(config),
+        "namespace": config.broker.namespace,
+        "server": f"http://{config.server.host}:{config.server.port}",
+        "console": config.server.console,
+        "demo": config.server.demo,
+        "handlers": list(config.worker.handlers),
+        "concurrency": config.worker.concurrency,
+        "commands": [_command(route) for route in policy.commands],
+        "streams": {name: config.broker.partitions for name in policy.commands.streams},
+        "channels": [_channel(each) for each in policy.channels.configs],
+        "feeds": [
+            {"type": each.type, "when": each.when, "channels": list(each.channels)}
+            for each in config.feeds
+        ],
+        "events": _producers(config),
+    }
+
+
+def _broker(config: Config) -> str:
+    if config.broker.url is None:
+        return f"embedded, in {config.broker.data_dir}"
+    parts = urlsplit(config.broker.url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _command(route: CommandRoute) -> dict[str, Any]:
+    config = route.config
+    return {
+        "path": config.path,
+        "type": config.type,
+        "stream": config.stream,
+        "routes": [{"when": each.when, "stream": each.stream} for each in config.routes],
+        "key": config.key,
+        "schema": str(config.schema) if config.schema else None,
+    }
+
+
+def _channel(config: ChannelConfig) -> dict[str, Any]:
+    history = config.history
+    return {
+        "pattern": config.pattern,
+        "history": {"size": history.size, "seconds": float(history.ttl)} if history else None,
+    }
+
+
+def _producers(config: Config) -> str:
+    if config.events.anonymous:
+        return "anybody may publish"
+    count = len(config.events.tokens)
+    if not count:
+        return "nobody may publish"
+    return f"producers with {'the token' if count == 1 else f'one of {count} tokens'} may publish"
