@@ -1,0 +1,135 @@
+"""One connection to a gateway, from its opening to its end, over WebSocket or SSE.
+
+Each is an async generator of what the gateway says. It never just ends: it raises `Interrupted`
+when coming back makes sense and `Refused` when it does not. Closing the generator, or cancelling
+whoever waits in it, closes the connection.
+"""
+
+from collections.abc import AsyncGenerator
+from urllib.parse import urlencode
+
+import httpx
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
+
+from gateway.client.eventstream import Parser
+from gateway.client.frames import (
+    Goodbye,
+    Interrupted,
+    Refused,
+    Said,
+    closed,
+    read_event,
+    read_frame,
+    refusal,
+)
+from gateway.client.http import ProblemDocument, cannot_connect, credentials, endpoint, retry_after
+from gateway.client.positions import Positions
+
+OPEN_TIMEOUT = 10.0
+"""Seconds in which a connection must come about."""
+
+SILENCE = 75.0
+"""Seconds without a byte after which an event stream counts as dead: three default heartbeats."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that we wait for the other side's close frame: whoever presses Ctrl-C waits them too."""
+
+
+async def websocket(url: str, positions: Positions, token: str | None) -> AsyncGenerator[Said]:
+    """Follow the channels over one WebSocket, each after its own position."""
+    address = endpoint(url, "/ws", schemes=("ws", "wss"))
+    goodbye: Goodbye | None = None
+    connection = await _open_websocket(address, token)
+    try:
+        await _ask(connection, positions)
+        async for text in connection:
+            said = read_frame(text)
+            if isinstance(said, Goodbye):
+                goodbye = said
+            if said is not None:
+                yield said
+    except ConnectionClosed:
+        pass
+    finally:
+        await connection.close()
+    raise closed(connection.close_code, connection.close_reason or "", goodbye)
+
+
+async def _open_websocket(address: str, token: str | None) -> ClientConnection:
+    try:
+        return await connect(
+            address,
+            additional_headers=credentials(token),
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=None,  # an event may be as large as the gateway lets it be
+        )
+    except InvalidStatus as error:
+        no = error.response
+        raise _no(
+            address, no.status_code, bytes(no.body or b""), retry_after(no.headers)
+        ) from error
+    except (OSError, TimeoutError, InvalidMessage) as error:
+        raise Interrupted(cannot_connect(address, error)) from error
+    except (InvalidURI, InvalidHandshake) as error:
+        raise Refused(f"{address} is no WebSocket: {error}") from error
+
+
+async def _ask(connection: ClientConnection, positions: Positions) -> None:
+    for number, (channel, after) in enumerate(positions.each().items(), 1):
+        wanted = {"channel": channel} if after is None else {"channel": channel, "after": after}
+        frame = msgspec.json.encode({"id": number, "subscribe": wanted})
+        await connection.send(frame, text=True)
+
+
+async def event_stream(url: str, positions: Positions, token: str | None) -> AsyncGenerator[Said]:
+    """Follow the channels over one event stream, after the oldest of their positions."""
+    address = endpoint(url, "/sse")
+    query = urlencode([("channel", channel) for channel in positions.channels])
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **credentials(token)}
+    if after := positions.oldest():
+        headers["Last-Event-ID"] = after
+    timeout = httpx.Timeout(OPEN_TIMEOUT, read=SILENCE)
+    try:
+        async with (
+            httpx.AsyncClient(timeout=timeout, follow_redirects=True) as client,
+            client.stream("GET", f"{address}?{query}", headers=headers) as response,
+        ):
+            await _check_event_stream(address, response)
+            parser = Parser()
+            async for chunk in response.aiter_bytes():
+                for block in parser.feed(chunk):
+                    for said in read_event(block.name, block.data, block.last_event_id):
+                        yield said
+                        if isinstance(said, Goodbye):
+                            raise closed(said.code, "goodbye", said)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Interrupted(cannot_connect(address, error)) from error
+    except httpx.ReadTimeout as error:
+        raise Interrupted(f"nothing was heard for {SILENCE:.0f} seconds") from error
+    except httpx.RequestError as error:
+        raise Interrupted(f"the connection was lost: {error or type(error).__name__}") from error
+    raise Interrupted("the stream ended")
+
+
+async def _check_event_stream(address: str, response: httpx.Response) -> None:
+    if response.status_code != 200:
+        body = await response.aread()
+        raise _no(address, response.status_code, body, retry_after(response.headers))
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    if media_type != "text/event-stream":
+        raise Refused(f"expected an event stream from {address} but got {media_type or 'nothing'}")
+
+
+def _no(address: str, status: int, body: bytes, delay: float | None) -> Refused | Interrupted:
+    problem = ProblemDocument.read(body)
+    sentence = str(problem) or f"{address} answered {status}"
+    return refusal(status, sentence, problem.code, retry_after=delay)
