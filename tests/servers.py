@@ -10,10 +10,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import pytest
 
@@ -125,9 +125,23 @@ def free_port() -> int:
         return port
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs. A zombie does not; its new parent may be slow to bury it."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self/stat").exists():
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+@overload
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]], *, within: float = 5.0, reason: str
-) -> T:
+    predicate: Callable[[], Awaitable[T]], *, within: float = ..., reason: str
+) -> T: ...
+@overload
+async def eventually(predicate: Callable[[], T], *, within: float = ..., reason: str) -> T: ...
+async def eventually(predicate: Callable[[], Any], *, within: float = 5.0, reason: str) -> Any:
     """Return the first true value of `predicate`, asked again and again; it may be async.
 
     Fails the test with `reason`, which completes "it did not happen that ...", after `within`
@@ -136,7 +150,7 @@ async def eventually(
     deadline = time.monotonic() + within
     while True:
         answer = predicate()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
         if time.monotonic() > deadline:

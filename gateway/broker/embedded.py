@@ -42,8 +42,8 @@ SILENCE = 15.0
 CHECK = 1.0
 """Seconds between two looks at whether the socket is still where it was."""
 
-MAX_BACKOFF = 5.0
-"""Seconds between two attempts to bring the server back."""
+MIN_BACKOFF, MAX_BACKOFF = 0.02, 5.0
+"""Seconds between two attempts to bring the server back: ever longer, within these bounds."""
 
 PROBE = 64 << 10
 """Bytes that must fit on the disk before a server is started on it."""
@@ -53,9 +53,9 @@ _log = logging.getLogger(__name__)
 
 class _State(Enum):
     ABSENT = "nobody listens"
-    SILENT = "no answer"
-    LOADING = "loading its data"
-    READY = "ready"
+    SILENT = "nobody answers"
+    LOADING = "it loads its data"
+    READY = "it answers"
 
 
 class EmbeddedServer:
@@ -75,6 +75,7 @@ class EmbeddedServer:
         self.url = f"unix://{quote(os.fspath(self.socket_path))}"
         self._fsync = fsync
         self._process: ServerProcess | None = None
+        self._place: tuple[int, int] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -124,6 +125,8 @@ class EmbeddedServer:
             lock = _try_lock(self.directory)
             if lock is not None:
                 try:
+                    if self._process is not None:
+                        self._process.kill()  # it has let go of the lock, so this only reaps it
                     await self._launch(lock)
                 finally:
                     os.close(lock)
@@ -136,7 +139,7 @@ class EmbeddedServer:
             elif clock() > deadline:
                 raise StartError(
                     f"expected to share the server that runs in {self.directory} "
-                    f"but there is {state.value} at {self.socket_path}"
+                    f"but at {self.socket_path} {state.value}"
                 )
             await asyncio.sleep(0.01)
 
@@ -159,7 +162,7 @@ class EmbeddedServer:
         except BaseException:
             process.kill()
             raise
-        self._process = process
+        self._process, self._place = process, _identity(self.socket_path)
 
     async def _until_ready(self, process: ServerProcess) -> None:
         clock = asyncio.get_running_loop().time
@@ -228,29 +231,35 @@ class EmbeddedServer:
             writer.close()
 
     async def _bring_back(self) -> None:
-        pause = 0.05
+        pause = MIN_BACKOFF  # also the time that a killed server takes to be dead
         while True:
+            await asyncio.sleep(pause)
             try:
                 await self._bury()
                 await self._ensure()
             except StartError as error:
-                _log.error("%s; trying again in %g s", error, pause)
-                await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_BACKOFF)
+                _log.error("%s; trying again in %g s", error, pause)
             else:
                 return
 
     async def _bury(self) -> None:
-        """End this object's own server if it cannot be reached any more, and say why it ended."""
+        """Let go of this object's own server if it has ended, or if nobody can find it any more.
+
+        The latter happens when the data directory is removed, or replaced by another process.
+        """
         process = self._process
         if process is None:
             return
-        if not process.ended():
-            if await self._ask() is not _State.ABSENT:
-                return
+        if process.ended():
+            _log.warning("the embedded server has ended: %s", process.last_words())
+        else:
+            with suppress(OSError):
+                if self._place == _identity(self.socket_path):
+                    return
+            _log.warning("the embedded server is stopped: %s is not its any more", self.socket_path)
             await process.stop()
         self._process = None
-        _log.warning("the embedded server has ended: %s", process.last_words())
 
 
 def server_arguments(directory: Path, socket: Path, *, fsync: str = "everysec") -> list[str]:
@@ -328,7 +337,8 @@ def _make_private(directory: Path) -> None:
         (directory / ".gitignore").write_text("*\n")
     shared = directory.stat().st_mode & 0o077
     if shared and ((directory / "server.lock").exists() or not any(directory.iterdir())):
-        directory.chmod(0o700)
+        with suppress(PermissionError):  # it belongs to somebody else, who lets us write
+            directory.chmod(0o700)
 
 
 def _check_disk(directory: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -99,10 +100,10 @@ class ServerProcess:
         self._dismiss_watchdog()
         return True
 
-    async def stop(self) -> None:
+    async def stop(self, *, patience: float = STOP_PATIENCE) -> None:
         """Let it flush its file and end; kill it if that takes too long, or on cancellation."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + STOP_PATIENCE
+        deadline = clock() + patience
         self._process.terminate()
         try:
             while clock() < deadline:
@@ -119,11 +120,14 @@ class ServerProcess:
         self._dismiss_watchdog()
 
     def last_words(self) -> str:
-        """The line of its log that best says why it ended."""
+        """Why it ended, or at least the last that it said."""
+        status = self._process.returncode
+        if status is not None and status < 0:
+            return f"it was ended by {signal.Signals(-status).name}"
         with suppress(OSError), self._log.open("rb") as log:
             log.seek(self._log_start)
             return distilled(log.read(MAX_LOG).decode(errors="replace"))
-        return f"it ended with status {self._process.returncode} and said nothing"
+        return "it left no log"
 
     def _dismiss_watchdog(self) -> None:
         if self._watchdog is not None:
