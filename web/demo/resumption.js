@@ -1,0 +1,122 @@
+/**
+ * Tells what became of the connection: that it is lost, that it is back, how many events were made
+ * up for, and whether any is missing.
+ */
+
+import { byId, setText } from "/static/ui/elements.js";
+import { count, duration } from "/static/ui/format.js";
+
+/** @typedef {import("/static/gateway.js").GatewayClient} GatewayClient */
+/** @typedef {import("/static/gateway.js").StateChange} StateChange */
+/** @typedef {import("/static/gateway.js").CloudEvent} CloudEvent */
+
+/** Milliseconds for which good news stays. */
+const NEWS = 12_000;
+
+/** Milliseconds without another made-up event after which a resumption is told. */
+const SETTLED = 250;
+
+export class Resumption {
+  #connections = 0;
+  /** When the connection was lost, and when it was there again; in milliseconds since the epoch. */
+  #lostAt = 0;
+  #backAt = 0;
+  #resumed = 0;
+  #isRecovered = true;
+  /** How far the gateway's clock is behind ours, at most: the shortest way that an event took. */
+  #skew = Infinity;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #tell;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #hide;
+
+  /** @param {GatewayClient} client @param {string} channel */
+  constructor(client, channel) {
+    client.on("state", (change) => this.#changed(change));
+    client.on("subscribed", (subscribed) => {
+      if (subscribed.channel === channel) this.#subscribed(subscribed);
+    });
+    client.on("refused", ({ error }) => this.#notice("closed", `The gateway refused: ${error.detail}`));
+  }
+
+  /**
+   * Take note of an event, and tell whether it is one that was made up for: it happened before the
+   * connection was there. Each clock goes its own way, so the gateway's is set by the shortest
+   * delay that was seen.
+   *
+   * @param {CloudEvent} event
+   * @param {number} now
+   */
+  count(event, now) {
+    const happened = Date.parse(event.time ?? "");
+    const isReplayed = happened < this.#backAt - Math.min(this.#skew, 1000);
+    if (!isReplayed) {
+      this.#skew = Math.min(this.#skew, now - happened);
+    } else if (this.#lostAt > 0) {
+      this.#resumed += 1;
+      this.#tellSoon();
+    }
+    return isReplayed;
+  }
+
+  /** @param {StateChange} change */
+  #changed({ state, reason, code }) {
+    if (state === "open") {
+      this.#connections += 1;
+      this.#backAt = Date.now();
+      setText(byId("connections", HTMLElement), count(this.#connections));
+    } else if (state === "closed") {
+      this.#notice("closed", `The gateway closed the connection for good: ${reason} (${code ?? "–"}).`);
+    } else if (this.#connections > 0 && this.#lostAt <= this.#backAt) {
+      this.#lostAt = Date.now();
+    }
+    if (state === "waiting") this.#lost(reason);
+  }
+
+  /** @param {string} reason */
+  #lost(reason) {
+    const why = reason === "offline" ? "There is no network." : `The connection is gone: ${reason}.`;
+    this.#notice("lost", `${why} The board will catch up by itself as soon as it is back.`);
+  }
+
+  /** @param {import("/static/gateway.js").Subscribed} subscribed */
+  #subscribed({ recovered }) {
+    this.#isRecovered = recovered;
+    const badge = byId("recovered", HTMLElement);
+    badge.dataset.recovered = String(recovered);
+    badge.className = `end badge ${recovered ? "good" : "warn"}`;
+    setText(badge, recovered ? "recovered: true" : "recovered: false");
+    this.#resumed = 0;
+    if (this.#lostAt > 0) this.#tellSoon();
+  }
+
+  #tellSoon() {
+    clearTimeout(this.#tell);
+    this.#tell = setTimeout(() => this.#told(), SETTLED);
+  }
+
+  #told() {
+    const resumed = byId("resumed", HTMLElement);
+    resumed.dataset.resumed = String(this.#resumed);
+    setText(resumed, count(this.#resumed));
+    const away = duration(this.#backAt - this.#lostAt);
+    setText(byId("resumed-note", HTMLElement), `events made up, after ${away} away`);
+    const events = this.#resumed === 1 ? "1 event" : `${count(this.#resumed)} events`;
+    if (this.#isRecovered) {
+      this.#notice("resumed", `Back after ${away}: ${events} made up for, none missing.`);
+      this.#hide = setTimeout(() => this.#notice("none", ""), NEWS);
+    } else {
+      const gap = "some older ones are no longer retained, so the board may lack orders.";
+      this.#notice("gap", `Back after ${away}: ${events} made up for, but ${gap}`);
+    }
+  }
+
+  /** @param {string} kind @param {string} text */
+  #notice(kind, text) {
+    clearTimeout(this.#hide);
+    const notice = byId("notice", HTMLElement);
+    notice.dataset.kind = kind;
+    notice.hidden = kind === "none";
+    setText(notice, text);
+  }
+}
