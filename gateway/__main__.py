@@ -1,0 +1,82 @@
+"""The command `gateway`."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from gateway import __version__
+from gateway.cli import publish, subscribe
+from gateway.cli.failures import ExitCode, Failure
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="[bold]Exit codes[/]: 0 fine, 1 failed, 2 wrong usage or configuration, "
+    "3 the broker cannot be had.",
+)
+
+TALK = "Talk to a gateway"
+
+
+def _paragraphs(function: Callable[..., None]) -> str:
+    """The docstring with each paragraph in one line, for Typer to wrap to the terminal."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
+
+
+def _add(function: Callable[..., None], *, panel: str, epilog: str) -> None:
+    app.command(help=_paragraphs(function), epilog=epilog, rich_help_panel=panel)(function)
+
+
+_add(publish.publish, panel=TALK, epilog=publish.EXAMPLES)
+_add(subscribe.subscribe, panel=TALK, epilog=subscribe.EXAMPLES)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gateway(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """A push gateway between message brokers and browsers.
+
+    Commands come in over HTTP, a durable log keeps them, Python handlers run them, and their
+    events go out over WebSocket and SSE: in order, without gaps.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Errors go to stderr, without a traceback."""
+    try:
+        return app(args=arguments, prog_name="gateway", standalone_mode=False) or ExitCode.FINE
+    except Failure as failure:
+        _complain(str(failure))
+        return failure.code
+    except TyperException as error:
+        _complain(error.format_message())
+        return error.exit_code
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        typer.echo(f"gateway: {line}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

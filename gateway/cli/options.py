@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.failures import ExitCode, Failure
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+Url = Annotated[
+    str, typer.Option("--url", help="Where the gateway is.", rich_help_panel="The gateway")
+]
+
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help="The bearer token to show it; @FILE reads it from a file, where `ps` cannot see it.",
+        rich_help_panel="The gateway",
+        show_default=False,
+    ),
+]
+
+
+def read_token(option: str | None) -> str | None:
+    """The token itself, from the file that the option names or from the option."""
+    if option is None:
+        return None
+    token = read_argument_file(option).decode().strip() if option.startswith("@") else option
+    if not token.isascii() or not token.isprintable() or not token:
+        raise Failure("expected a token of printable ASCII characters", code=ExitCode.USAGE)
+    return token
+
+
+def read_argument_file(argument: str) -> bytes:
+    """The contents of the file in an argument of the form `@FILE`."""
+    path = Path(argument.removeprefix("@"))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", code=ExitCode.USAGE) from error
