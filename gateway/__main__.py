@@ -10,8 +10,9 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli import publish, subscribe
+from gateway.cli import check, publish, run, subscribe
 from gateway.cli.failures import ExitCode, Failure
+from gateway.errors import BrokerUnavailable, ConfigError, GatewayError, StartError
 
 app = typer.Typer(
     add_completion=False,
@@ -23,6 +24,7 @@ app = typer.Typer(
     "3 the broker cannot be had.",
 )
 
+RUN = "Run a gateway"
 TALK = "Talk to a gateway"
 
 
@@ -35,6 +37,10 @@ def _add(function: Callable[..., None], *, panel: str, epilog: str) -> None:
     app.command(help=_paragraphs(function), epilog=epilog, rich_help_panel=panel)(function)
 
 
+_add(run.run, panel=RUN, epilog=run.RUN_EXAMPLES)
+_add(run.serve, panel=RUN, epilog=run.SERVE_EXAMPLES)
+_add(run.work, panel=RUN, epilog=run.WORK_EXAMPLES)
+_add(check.check, panel=RUN, epilog=check.EXAMPLES)
 _add(publish.publish, panel=TALK, epilog=publish.EXAMPLES)
 _add(subscribe.subscribe, panel=TALK, epilog=subscribe.EXAMPLES)
 
@@ -45,7 +51,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def gateway(
     _version: Annotated[
         bool,
@@ -61,6 +66,9 @@ def gateway(
     """
 
 
+app.callback(help=_paragraphs(gateway))(gateway)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Errors go to stderr, without a traceback."""
     try:
@@ -71,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TyperException as error:
         _complain(error.format_message())
         return error.exit_code
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        return ExitCode.USAGE
+    except GatewayError as error:
+        _complain(error.detail)
+        no_broker = isinstance(error, StartError | BrokerUnavailable)
+        return ExitCode.NO_BROKER if no_broker else ExitCode.FAILED
 
 
 def _complain(text: str) -> None:

@@ -9,6 +9,12 @@ from gateway.cli.failures import ExitCode, Failure
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
+DEFAULT_CONFIG = Path("gateway.toml")
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration file, or its folder.")
+]
+
 Url = Annotated[
     str, typer.Option("--url", help="Where the gateway is.", rich_help_panel="The gateway")
 ]

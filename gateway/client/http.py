@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
 import msgspec
 
 

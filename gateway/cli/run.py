@@ -1,0 +1,186 @@
+"""`gateway run`, `gateway serve` and `gateway work`: the processes themselves."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.check import base_dir
+from gateway.cli.options import DEFAULT_CONFIG, ConfigPath
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.policy import Policy
+
+RUN_EXAMPLES = """
+[bold]Examples[/]
+
+gateway run
+
+gateway run shop/gateway.toml --port 9000 --data-dir /var/lib/gateway
+"""
+
+SERVE_EXAMPLES = """
+[bold]Examples[/]
+
+gateway serve
+
+gateway serve /etc/gateway.toml --host 0.0.0.0 --workers 4
+"""
+
+WORK_EXAMPLES = """
+[bold]Examples[/]
+
+gateway work
+
+gateway work /etc/gateway.toml --workers 2
+"""
+
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="The address to listen on, instead of the configured one.", show_default=False
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="The port to listen on, instead of the configured one; 0 takes any free one.",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the embedded server keeps its data, instead of the configured directory.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Processes; those that serve share one port.")
+]
+
+
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="The configuration file, or its folder. Without it, gateway.toml in this folder; "
+            "and where there is none, an example.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    workers: Workers = 1,
+) -> None:
+    """Run everything in one: broker, server and worker. For a laptop.
+
+    Without a configuration it runs an example, a shop whose orders show on a live dashboard.
+    """
+    checked = _example() if config is None and not DEFAULT_CONFIG.exists() else None
+    options = Options(host, port, data_dir, workers)
+    _start(checked or _load(config or DEFAULT_CONFIG), options, serve=True, work=True)
+
+
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    workers: Workers = 1,
+) -> None:
+    """Serve browsers: HTTP, WebSocket and SSE. Leaves the handlers to `gateway work`."""
+    _start(_load(config), Options(host, port, data_dir, workers), serve=True, work=False)
+
+
+def work(
+    config: ConfigPath = DEFAULT_CONFIG, data_dir: DataDir = None, workers: Workers = 1
+) -> None:
+    """Run the handlers: take commands from the log, and commit what comes of them."""
+    _start(_load(config), Options(None, None, data_dir, workers), serve=False, work=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says instead of the configuration."""
+
+    host: str | None
+    port: int | None
+    data_dir: Path | None
+    workers: int
+
+    def applied(self, config: "Config") -> "Config":
+        """Return the configuration with these values in it."""
+        from msgspec.structs import replace
+
+        server = {"host": self.host, "port": self.port}
+        broker = {"data_dir": self.data_dir.absolute() if self.data_dir else None}
+        return replace(
+            config,
+            server=replace(config.server, **{k: v for k, v in server.items() if v is not None}),
+            broker=replace(config.broker, **{k: v for k, v in broker.items() if v is not None}),
+        )
+
+
+def _load(path: Path) -> "tuple[Config, Policy]":
+    from gateway.policy import load_checked
+
+    return load_checked(path)
+
+
+def _example() -> "tuple[Config, Policy]":
+    """The packaged example, with its data in this folder and not among the program's files."""
+    from msgspec.structs import replace
+
+    from gateway.resources import example_config
+
+    config, policy = _load(example_config())
+    broker = config.broker
+    if broker.data_dir.parent == base_dir(config):
+        broker = replace(broker, data_dir=Path(broker.data_dir.name).absolute())
+    return replace(config, broker=broker), policy
+
+
+def _start(checked: "tuple[Config, Policy]", options: Options, *, serve: bool, work: bool) -> None:
+    from gateway import server
+
+    config, policy = checked
+    config = options.applied(config)
+    _log_to_stderr()
+    server.run(
+        config,
+        policy,
+        base_dir=base_dir(config),
+        serve=serve,
+        work=work,
+        processes=options.workers,
+        on_ready=partial(_ready, config, policy),
+    )
+
+
+def _ready(config: "Config", policy: "Policy", url: str) -> None:
+    """Say where the gateway is; `url` is empty if it does not serve."""
+    from rich.console import Console
+
+    from gateway.cli.greeting import greeting, title
+
+    console = Console(highlight=False)
+    if url:
+        console.print(greeting(config, url, title(config, policy)), soft_wrap=True)
+    else:
+        text = f"Working on {', '.join(policy.commands.streams)}: {title(config, policy)}."
+        console.print(f"{text} Ctrl-C stops it.", soft_wrap=True, markup=False)
+
+
+def _log_to_stderr() -> None:
+    """Let our own news through, and of the libraries only what is wrong."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("gateway").setLevel(logging.INFO)
