@@ -15,11 +15,17 @@ TYPE_WIDTH = 18
 """Columns: most types fit, and the data still begins in the same column."""
 
 
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """Let `BrokenPipeError` through: rich would exit with 1, and it is no failure."""
+        raise
+
+
 class ReadableLines:
     """For people: time, age, channel, type, subject and data in columns."""
 
     def __init__(self, channels: list[str]) -> None:
-        self._out = Console(highlight=False, soft_wrap=False)
+        self._out = _Stdout(highlight=False)
         self._width = max(map(len, channels))
         self._colors = dict(zip(channels, CHANNEL_COLORS * len(channels), strict=False))
         self._err = Console(stderr=True, highlight=False)

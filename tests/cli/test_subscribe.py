@@ -115,8 +115,11 @@ async def test_a_final_close_code_is_a_failure(net: Network) -> None:
     assert "Traceback" not in result.err
 
 
-async def test_a_reader_that_has_had_enough_ends_it_quietly(net: Network) -> None:
-    async with started("subscribe", "orders", "--json", "--url", net.url) as running:
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["readable", "json"])
+async def test_a_reader_that_has_had_enough_ends_it_quietly(
+    net: Network, form: tuple[str, ...]
+) -> None:
+    async with started("subscribe", "orders", "--url", net.url, *form) as running:
         await running.err("Subscribed")
         running.process.stdout._transport.close()  # type: ignore[union-attr]
 
