@@ -41,8 +41,8 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
 def read(path: Path, environ: Mapping[str, str] | None = None) -> "tuple[Config, Report]":
     """Return what can be made of the file, and the problems so far.
 
-    A value that is wrong has its default in the result; a table that lacks a value is left out. So
-    the policy can be checked too, and everything be reported together.
+    A value that is wrong or missing has its default in the result, or an empty one. So the policy
+    can be checked too, and everything be reported together.
 
     Raises:
         ConfigError: if there is no such file, or it is no TOML.
@@ -66,10 +66,17 @@ class Report:
         self.lines: Mapping[KeyPath, int] = {}
         self._file = file
         self._kept: dict[KeyPath, list[int]] = {}
+        self._replaced: set[KeyPath] = set()
+        self._variables: dict[KeyPath, str] = {}
 
     def add(self, path: KeyPath, message: str) -> None:
         """Record what is wrong with the value at `path` of the configuration as it was read."""
+        if path[:2] in self._variables:
+            self.problems.append(Problem(self._variables[path[:2]], 0, message))
+            return
         path = self._original(path)
+        if path in self._replaced:
+            return
         where = f"{dotted(path)}: " if path else ""
         self.problems.append(Problem(self._file, nearest_line(self.lines, path), where + message))
 
@@ -80,6 +87,14 @@ class Report:
     def keep(self, path: KeyPath, indices: list[int]) -> None:
         """Remember which items of an array are left: later paths count without the others."""
         self._kept[path] = indices
+
+    def overridden(self, path: KeyPath, variable: str) -> None:
+        """Remember that the value at `path` comes from an environment variable."""
+        self._variables[path] = variable
+
+    def replaced(self, path: KeyPath) -> None:
+        """Remember that an empty value stands at `path`: what is wrong with it has been told."""
+        self._replaced.add(path)
 
     def settle(self) -> None:
         """Raise `ConfigError` with all problems, in the order of their lines, if there are any."""
@@ -113,7 +128,8 @@ class Guard:
 
 def dotted(path: KeyPath) -> str:
     """Return a path as people write it: `commands[0].routes[1].when`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -172,6 +188,7 @@ def _override(config: Config, environ: Mapping[str, str], folder: Path, report: 
         value = _Conversion(folder, problems).value(field.type, raw, ())
         report.problems += problems.problems
         if value is not _BAD:
+            report.overridden((section, field.name), name)
             part = msgspec.structs.replace(getattr(config, section), **{field.name: value})
             config = msgspec.structs.replace(config, **{section: part})
     return config
@@ -203,11 +220,12 @@ def _from_text(node: object, text: str) -> object:
 def _check_handlers(names: Iterable[str], folder: Path, report: Report) -> None:
     """Modules are looked for beside the file, then where Python looks; nothing is imported."""
     for index, name in enumerate(names):
-        top = name.partition(".")[0]
+        if not all(part.isidentifier() for part in name.split(".")):
+            continue  # the pattern has told already
         beside = folder / name.replace(".", "/")
         if beside.with_suffix(".py").is_file() or (beside / "__init__.py").is_file():
             continue
-        if not _installed(top):
+        if not _installed(name.partition(".")[0]):
             report.add(
                 ("worker", "handlers", index),
                 f"there is no module {name!r}; looked for {beside.with_suffix('.py')}",
@@ -238,19 +256,19 @@ class _Conversion:
         self._report = report
 
     def struct(self, node: Any, table: Mapping[str, Any], path: KeyPath) -> Any:
-        """Return the structure, or `_BAD` if a value that it must have is missing or wrong."""
+        """Return the structure. An empty value stands for one that it must have and has not."""
         fields = {f.encode_name: f for f in node.fields if f.encode_name not in _COMPUTED}
         for name in table.keys() - fields.keys():
             self._report.add((*path, name), "unknown key" + did_you_mean(name, fields))
         values: dict[str, Any] = {}
-        complete = True
         for name, field in fields.items():
             value = self._field(field, table, path)
             if value is not _BAD:
                 values[name] = value
             elif field.required:
-                complete = False
-        return node.cls(**values) if complete else _BAD
+                values[name] = () if isinstance(field.type, inspect.ListType) else ""
+                self._report.replaced((*path, name))
+        return node.cls(**values)
 
     def _field(self, field: inspect.Field, table: Mapping[str, Any], path: KeyPath) -> Any:
         name = field.encode_name

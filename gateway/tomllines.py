@@ -89,14 +89,14 @@ class _Scanner:
     def _value(self, path: KeyPath) -> None:
         if self._take("["):
             index = 0
-            while self._skip_space() >= 0 and not self._take("]"):
+            while self._skip_space() < len(self.text) and not self._take("]"):
                 self.lines[*path, index] = self._line()
                 self._value((*path, index))
                 index += 1
                 self._skip_space()
                 self._take(",")
         elif self._take("{"):
-            while self._skip_space() >= 0 and not self._take("}"):
+            while self._skip_space() < len(self.text) and not self._take("}"):
                 self._pair(path)
                 self._skip_space()
                 self._take(",")

@@ -89,8 +89,8 @@ def _channels(configs: Iterable[ChannelConfig], report: Report) -> list[ChannelC
 
 
 def _check_pattern(text: str) -> None:
-    if len(text) > MAX_NAME:
-        raise ValueError(f"expected a pattern of at most {MAX_NAME} characters")
+    if not 1 <= len(text) <= MAX_NAME:
+        raise ValueError(f"expected a pattern of 1 to {MAX_NAME} characters")
     Pattern(text)
     if text.startswith("commands:") or overlap(text, STATUS_PATTERN, ":"):
         raise ValueError(f"{text!r} takes names that begin with commands:, the gateway's own")

@@ -237,7 +237,7 @@ def _joined(parts: list[str | tuple[str, ...]]) -> Callable[[Variables], str | N
 
 def _sentence(error: Exception) -> str:
     """Return the first sentence of what the implementation says."""
-    message = str(error)
+    message = re.sub(r"^Failed to execute expression '.*': (?=Internal)", "", str(error))
     found = re.match(r"Undefined variable or function: ('\w+')", message)
     if found:  # names are checked when compiling, so it is there for other types
         return f"{found.group(1)} cannot be applied to these values"

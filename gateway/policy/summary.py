@@ -20,7 +20,8 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
         "handlers": list(config.worker.handlers),
         "concurrency": config.worker.concurrency,
         "commands": [_command(route) for route in policy.commands],
-        "streams": {name: config.broker.partitions for name in policy.commands.streams},
+        "streams": list(policy.commands.streams),
+        "partitions": config.broker.partitions,
         "channels": [_channel(each) for each in policy.channels.configs],
         "feeds": [
             {"type": each.type, "when": each.when, "channels": list(each.channels)}
