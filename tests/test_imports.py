@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gateway"
 
 ROWS = [
     {"__main__", "cli"},
-    {"__init__", "app", "server"},
+    {"__init__", "app", "server", "processes"},
     {"api", "transports", "bridges", "client"},
     {"dispatch", "worker", "hub"},
     {"broker", "policy"},
