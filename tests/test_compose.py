@@ -34,7 +34,8 @@ def test_compose_starts_the_gateway_when_the_log_is_ready(
     services: dict[str, Any], name: str
 ) -> None:
     service = services[name]
-    assert service["command"][0] == name
+    assert service["command"][:2] == [name, "/app/gateway.toml"]
+    assert service["volumes"] == ["./examples/orders:/app:ro"]
     assert service["depends_on"] == {"redis": {"condition": "service_healthy"}}
     assert service["environment"] == {"GATEWAY_BROKER_URL": "redis://redis:6379/0"}
     assert services["redis"]["healthcheck"]["test"][0] == "CMD"

@@ -87,6 +87,13 @@ def test_the_wheel_carries_the_package_the_web_pages_and_the_example(wheel: Path
     assert packaged == expected
 
 
+def test_the_wheel_carries_every_licence(wheel: Path) -> None:
+    licences = {name.partition("/licenses/")[2] for name in names_in(wheel) if "/licenses/" in name}
+    vendored = {f"web/{name}" for name in files_in(ROOT / "web") if "LICENSE" in name}
+    assert licences == {"LICENSE"} | vendored
+    assert len(vendored) == len(list((ROOT / "web" / "vendor").glob("*/*LICENSE*"))) > 0
+
+
 def test_the_sdist_makes_the_same_wheel(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
     assert names_in(build("wheel", unpacked, tmp_path)) == names_in(wheel)
 
