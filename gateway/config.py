@@ -22,12 +22,11 @@ class Seconds(float):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a value of the file. Raises `ValueError`."""
+        seconds: float | None = None
         if isinstance(value, str):
             seconds = _measure(value, _TIMES)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = float(value)
-        else:
-            seconds = None
+            seconds = value
         if seconds is None or not 0 <= seconds <= cls.MAX:  # also refuses nan
             raise ValueError('expected a duration such as "250ms", "30s", "10m", "1h" or "7d"')
         return cls(seconds)
@@ -42,12 +41,11 @@ class Bytes(int):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Read a value of the file. Raises `ValueError`."""
+        size: float | None = None
         if isinstance(value, str):
             size = _measure(value, _SIZES)
         elif isinstance(value, int) and not isinstance(value, bool):
-            size = float(value)
-        else:
-            size = None
+            size = value
         if size is None or not 0 <= size <= cls.MAX or size % 1:
             raise ValueError('expected a size such as "64KiB", "1MiB", "10MB" or a number of bytes')
         return cls(size)

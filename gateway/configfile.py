@@ -5,7 +5,6 @@ of the file: `GATEWAY_BROKER_URL`, `GATEWAY_SERVER_PORT`, `GATEWAY_EVENTS_TOKENS
 variable counts as not set, because that is what `${NAME:-}` in a compose file makes of it.
 """
 
-import difflib
 import importlib.util
 import os
 import re
@@ -19,7 +18,8 @@ from msgspec import inspect
 
 from gateway.config import Bytes, Config, Seconds
 from gateway.errors import ConfigError, Problem
-from gateway.tomllines import KeyPath, lines_of, nearest_line
+from gateway.report import Report, did_you_mean
+from gateway.tomllines import KeyPath, lines_of
 
 FILE_NAME = "gateway.toml"
 PREFIX = "GATEWAY_"
@@ -38,7 +38,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     return config
 
 
-def read(path: Path, environ: Mapping[str, str] | None = None) -> "tuple[Config, Report]":
+def read(path: Path, environ: Mapping[str, str] | None = None) -> tuple[Config, Report]:
     """Return what can be made of the file, and the problems so far.
 
     A value that is wrong or missing has its default in the result, or an empty one. So the policy
@@ -56,86 +56,6 @@ def read(path: Path, environ: Mapping[str, str] | None = None) -> "tuple[Config,
     config = _override(config, environ, file.parent, report)
     _check_handlers(config.worker.handlers, file.parent, report)
     return msgspec.structs.replace(config, file=file.absolute()), report
-
-
-class Report:
-    """The problems of one configuration, each with its file and line."""
-
-    def __init__(self, file: str = "configuration") -> None:
-        self.problems: list[Problem] = []
-        self.lines: Mapping[KeyPath, int] = {}
-        self._file = file
-        self._kept: dict[KeyPath, list[int]] = {}
-        self._replaced: set[KeyPath] = set()
-        self._variables: dict[KeyPath, str] = {}
-
-    def add(self, path: KeyPath, message: str) -> None:
-        """Record what is wrong with the value at `path` of the configuration as it was read."""
-        if path[:2] in self._variables:
-            self.problems.append(Problem(self._variables[path[:2]], 0, message))
-            return
-        path = self._original(path)
-        if path in self._replaced:
-            return
-        where = f"{dotted(path)}: " if path else ""
-        self.problems.append(Problem(self._file, nearest_line(self.lines, path), where + message))
-
-    def guard(self, *path: str | int) -> "Guard":
-        """Turn a `ValueError` of a `with` block into a problem of the value at `path`."""
-        return Guard(self, path)
-
-    def keep(self, path: KeyPath, indices: list[int]) -> None:
-        """Remember which items of an array are left: later paths count without the others."""
-        self._kept[path] = indices
-
-    def overridden(self, path: KeyPath, variable: str) -> None:
-        """Remember that the value at `path` comes from an environment variable."""
-        self._variables[path] = variable
-
-    def replaced(self, path: KeyPath) -> None:
-        """Remember that an empty value stands at `path`: what is wrong with it has been told."""
-        self._replaced.add(path)
-
-    def settle(self) -> None:
-        """Raise `ConfigError` with all problems, in the order of their lines, if there are any."""
-        if self.problems:
-            raise ConfigError(sorted(set(self.problems)))
-
-    def _original(self, path: KeyPath) -> KeyPath:
-        original: KeyPath = ()
-        for part in path:
-            kept = self._kept.get(original)
-            original += (kept[part] if kept and isinstance(part, int) else part,)
-        return original
-
-
-class Guard:
-    """A `with` block that ends at a `ValueError`, which is reported."""
-
-    def __init__(self, report: Report, path: KeyPath) -> None:
-        self._report = report
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, ValueError):
-            return False
-        self._report.add(self._path, str(error))
-        return True
-
-
-def dotted(path: KeyPath) -> str:
-    """Return a path as people write it: `commands[0].routes[1].when`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(parts).removeprefix(".")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return what to add to a sentence about an unknown name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _parse(file: Path, report: Report) -> dict[str, Any]:
@@ -157,8 +77,8 @@ def _parse(file: Path, report: Report) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message, line = _syntax_problem(str(error), text)
         raise ConfigError([Problem(str(file), line, message)]) from None
-    except RecursionError:
-        raise ConfigError([Problem(str(file), 0, "the values are nested too deeply")]) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or thousands of digits
+        raise ConfigError([Problem(str(file), 0, f"cannot be read: {error}")]) from None
     return table
 
 
@@ -185,7 +105,7 @@ def _override(config: Config, environ: Mapping[str, str], folder: Path, report: 
         section, field = known[name]
         problems = Report(name)
         raw = _from_text(field.type, environ[name])
-        value = _Conversion(folder, problems).value(field.type, raw, ())
+        value = _Conversion(folder, problems).value(field.type, raw, (section, field.name))
         report.problems += problems.problems
         if value is not _BAD:
             report.overridden((section, field.name), name)

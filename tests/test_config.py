@@ -1,7 +1,9 @@
 """The configuration, as users meet it: a file, variables, and a report of all that is wrong."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -164,7 +166,7 @@ def test_every_problem_is_reported_at_once_with_its_line(problems: Problems) -> 
         (line("s3cret"), "events.tokens[0]: expected a token"),
         (line('"yes"'), "events.anonymous: expected true or false but got 'yes'"),
         (line("[evnts]"), "evnts: unknown key; did you mean 'events'?"),
-        ("GATEWAY_SERVER_HOST", "expected a host name or an address but got 'a b'"),
+        ("GATEWAY_SERVER_HOST", "server.host: expected a host name or an address but got 'a b'"),
         ("GATEWAY_SERVER_PROT", "unknown variable; did you mean 'GATEWAY_SERVER_PORT'?"),
     ]
     assert len(found) == len(expected), "\n".join(found)
@@ -192,7 +194,8 @@ def test_what_is_secret_is_not_repeated(problems: Problems) -> None:
         ("[server]\n[server]", "2: Cannot declare ('server',) twice"),
         ("a = 1\na = 2\nb = 3", "2: Cannot overwrite a value"),
         ("x = [\n1,\n2\n", "3: "),
-        ("x = " + "[" * 5000 + "]" * 5000, ""),
+        ("x = " + "[" * 5000 + "]" * 5000, "0: cannot be read: "),
+        ("x = " + "9" * 5000, "0: cannot be read: "),
     ],
 )
 def test_a_syntax_error_has_its_line(problems: Problems, text: str, report: str) -> None:
@@ -265,6 +268,42 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'gateway.toml'}:2: expected UTF-8 text"
 
 
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be read: Not a directory"):
+        load(tmp_path / "file" / "gateway.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "report"),
+    [
+        ("server = 1", "1: server: expected a table but got 1"),
+        ("[[server]]", "1: server: expected a table but got a list"),
+        ("commands = {}", "1: commands: expected a list but got a table"),
+        ("broker.data_dir = ''", "1: broker.data_dir: expected a path but got ''"),
+        ("worker.concurrency = 1.5", "1: worker.concurrency: expected a whole number but got 1.5"),
+        ("file = 'x'", "1: file: unknown key"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(problems: Problems, text: str, report: str) -> None:
+    (found,) = problems(text)
+    assert found.startswith(report)
+
+
+def test_a_module_without_a_spec_is_none_to_find(
+    problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such is `__main__`, and what was made while running."""
+    monkeypatch.setitem(sys.modules, "made_up", ModuleType("made_up"))
+    (found,) = problems("worker.handlers = ['made_up']")
+    assert found.startswith("1: worker.handlers[0]: there is no module 'made_up'")
+
+
+def test_a_constant_that_is_no_name_is_refused(problems: Problems) -> None:
+    (found,) = problems("[[feeds]]\ntype = 'a'\nchannels = ['1']")
+    assert found == "3: feeds[0].channels[0]: 1: expected a string or a list of them but got 1"
+
+
 def test_an_empty_file_is_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text("")
     config, policy = load_checked(tmp_path, {})
@@ -328,13 +367,25 @@ def test_variables_come_from_the_process_unless_others_are_given(
 @pytest.mark.parametrize(
     ("name", "value", "report"),
     [
-        ("GATEWAY_SERVER_PORT", "http", "expected a whole number but got 'http'"),
-        ("GATEWAY_SERVER_PORT", "-1", "expected 0 or more but got -1"),
-        ("GATEWAY_SERVER_CONSOLE", "maybe", "expected true or false but got 'maybe'"),
-        ("GATEWAY_SERVER_HEARTBEAT", "0", "expected more than 0 but got '0'"),
-        ("GATEWAY_SERVER_MAX_BODY", "1PiB", "expected a size such as"),
-        ("GATEWAY_WORKER_HANDLERS", "a-b", "[0]: expected the name of a Python module"),
-        ("GATEWAY_WORKER_HANDLERS", "json,no_such", "there is no module 'no_such'"),
+        ("GATEWAY_SERVER_PORT", "http", "server.port: expected a whole number but got 'http'"),
+        ("GATEWAY_SERVER_PORT", "-1", "server.port: expected 0 or more but got -1"),
+        (
+            "GATEWAY_SERVER_CONSOLE",
+            "maybe",
+            "server.console: expected true or false but got 'maybe'",
+        ),
+        ("GATEWAY_SERVER_HEARTBEAT", "0", "server.heartbeat: expected more than 0 but got '0'"),
+        ("GATEWAY_SERVER_MAX_BODY", "1PiB", "server.max_body: expected a size such as"),
+        (
+            "GATEWAY_WORKER_HANDLERS",
+            "a-b",
+            "worker.handlers[0]: expected the name of a Python module",
+        ),
+        (
+            "GATEWAY_WORKER_HANDLERS",
+            "json,no_such",
+            "worker.handlers[1]: there is no module 'no_such'",
+        ),
         ("GATEWAY_COMMANDS", "x", "unknown variable"),
     ],
 )
@@ -438,6 +489,8 @@ def test_a_configuration_made_in_python_is_checked_too() -> None:
         Problem("configuration", 0, "channels[1].pattern: 'a' is there already, in channels[0]"),
     )
     assert isinstance(caught.value, GatewayError)
+    policy = Policy.of(Config(channels=[ChannelConfig(pattern="a")]))
+    assert policy.channels.match("a") is not None
 
 
 @pytest.mark.parametrize(
@@ -467,7 +520,15 @@ def test_what_is_no_size(value: object) -> None:
         Bytes.parse(value)
 
 
-@given(st.one_of(st.text(), st.floats(), st.integers(), st.from_regex(r"[0-9.]+ ?[a-zA-Z]+")))
+@given(
+    st.one_of(
+        st.text(),
+        st.floats(),
+        st.integers(),
+        st.just(10**400),  # no float
+        st.from_regex(r"[0-9.]+ ?[a-zA-Z]+"),
+    )
+)
 def test_a_measure_is_within_bounds_or_refused(value: object) -> None:
     for kind in (Seconds, Bytes):
         try:

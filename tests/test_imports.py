@@ -18,7 +18,7 @@ ROWS = [
     {"api", "transports", "bridges", "client"},
     {"dispatch", "worker", "hub"},
     {"broker", "policy"},
-    {"config", "configfile", "tomllines"},
+    {"config", "configfile", "report", "tomllines"},
     {"commands", "events", "channels"},
     {"errors", "telemetry", "resources"},
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
-from gateway.configfile import Report, did_you_mean, read
+from gateway.configfile import read
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
 from gateway.policy.routes import (
@@ -20,6 +20,7 @@ from gateway.policy.routes import (
     Feeds,
 )
 from gateway.policy.schemas import Schema
+from gateway.report import Report, did_you_mean
 from gateway.tomllines import KeyPath
 
 OWN_PATHS = frozenset(

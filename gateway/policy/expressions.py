@@ -10,8 +10,8 @@ from typing import Any
 
 import cel
 
-from gateway.configfile import did_you_mean
 from gateway.policy.sizes import too_large
+from gateway.report import did_you_mean
 
 MAX_SOURCE = 2000
 """Characters. The parser recurses: a source of tens of thousands overflows its stack."""
@@ -48,9 +48,6 @@ class Expression:
         self.mentions = _mentions(source, self._program, variables)
         """For each variable that it uses, the members that it looks at; None for all of it."""
         self._native = _simple_form(source, variables)
-
-    def __repr__(self) -> str:
-        return f"Expression({self.source!r})"
 
     def value(self, variables: Variables) -> Any:
         """Return what the expression gives. Raises `EvaluationFailed`."""

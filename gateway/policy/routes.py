@@ -1,6 +1,5 @@
-"""Routes: command → stream, key and partition; event → channels. Decisions only, no sockets."""
+"""Routes: command → stream and key; event → channels. Decisions only, no sockets."""
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -39,15 +38,6 @@ STATUS_HISTORY_TTL = Seconds(3600)
 
 CACHED = 4096
 """Names whose decision is remembered. They come from strangers, so there is a bound."""
-
-
-def partition_of(key: str, partitions: int) -> int:
-    """Return the partition of a key; of a command without one, give its id.
-
-    The same in every process and every version, because two partitions for one key would
-    break its order.
-    """
-    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % partitions
 
 
 def merge_parameters(data: Any, parameters: Mapping[str, str]) -> Any:
@@ -237,9 +227,6 @@ class Feeds:
         self._feeds = tuple(feeds)
         self._channels = channels
         self._of_type = lru_cache(CACHED)(self._find)
-
-    def __iter__(self) -> Iterator[Feed]:
-        return iter(self._feeds)
 
     def channels_for(self, event: Mapping[str, Any]) -> list[str]:
         """Return the channels of an event, in the order of the feeds, each once.

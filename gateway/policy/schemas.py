@@ -52,7 +52,7 @@ class Schema:
             raise InvalidSchema(f"cannot read {file}: {error.strerror}") from error
         except json.JSONDecodeError as error:
             raise InvalidSchema(f"{file}:{error.lineno}: {error.msg}") from None
-        except (UnicodeDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no UTF-8, or a number of thousands of digits
             raise InvalidSchema(f"{file} is not JSON") from None
         try:
             return cls(document, folder=file.parent)
@@ -86,8 +86,9 @@ class Schema:
 
 
 def _compile(document: Any, folder: Path) -> jsonschema_rs.Draft202012Validator:
-    if isinstance(document, dict) and document.get("$schema", DIALECT).rstrip("#") != DIALECT:
-        raise InvalidSchema(f"expected draft 2020-12 but got $schema {document['$schema']!r}")
+    dialect = document.get("$schema", DIALECT) if isinstance(document, dict) else DIALECT
+    if dialect not in (DIALECT, DIALECT + "#"):
+        raise InvalidSchema(f"expected draft 2020-12 but got $schema {dialect!r}")
     try:
         return jsonschema_rs.Draft202012Validator(
             document,

@@ -1,0 +1,69 @@
+"""The summary that `gateway check` prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.policy import load_checked, summary
+
+
+def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "gateway.toml").write_text(
+        "[broker]\nnamespace = 'shop'\n[server]\nport = 99\n[worker]\nhandlers = ['json']\n"
+        "[[commands]]\npath = '/a'\ntype = 'a'\nstream = 's'\nkey = 'data.k'\nschema = 'a.json'\n"
+        "routes = [{ when = 'data.x', stream = 't' }]\n"
+        "[[channels]]\npattern = 'c'\nhistory = { size = 5, ttl = '1m' }\n"
+        "[[channels]]\npattern = 'd'\n"
+        "[[feeds]]\ntype = 'x.*'\nwhen = 'data.y'\nchannels = [\"'c'\"]\n"
+    )
+    found = summary(*load_checked(tmp_path, {}))
+    assert json.loads(json.dumps(found)) == found
+    assert found == {
+        "file": str(tmp_path / "gateway.toml"),
+        "broker": f"embedded, in {tmp_path / '.gateway'}",
+        "namespace": "shop",
+        "server": "http://127.0.0.1:99",
+        "console": True,
+        "demo": False,
+        "handlers": ["json"],
+        "concurrency": 64,
+        "commands": [
+            {
+                "path": "/a",
+                "type": "a",
+                "stream": "s",
+                "routes": [{"when": "data.x", "stream": "t"}],
+                "key": "data.k",
+                "schema": str(tmp_path / "a.json"),
+            }
+        ],
+        "streams": ["s", "t"],
+        "partitions": 16,
+        "channels": [
+            {"pattern": "c", "history": {"size": 5, "seconds": 60.0}},
+            {"pattern": "d", "history": None},
+            {"pattern": "commands:{id}", "history": {"size": 20, "seconds": 3600.0}},
+        ],
+        "feeds": [{"type": "x.*", "when": "data.y", "channels": ["'c'"]}],
+        "events": "nobody may publish",
+    }
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ("tokens = ['hunter2']", "producers with the token may publish"),
+        ("tokens = ['hunter2', 'hunter3']", "producers with one of 2 tokens may publish"),
+        ("anonymous = true", "anybody may publish"),
+    ],
+)
+def test_a_summary_tells_no_secret(tmp_path: Path, events: str, expected: str) -> None:
+    (tmp_path / "gateway.toml").write_text(
+        f"[broker]\nurl = 'rediss://me:hunter2@db:6380/1?password=hunter2'\n[events]\n{events}\n"
+    )
+    found = summary(*load_checked(tmp_path, {}))
+    assert found["broker"] == "rediss://db:6380/1"
+    assert found["events"] == expected
+    assert "hunter" not in json.dumps(found)
