@@ -13,6 +13,12 @@ import { STATUSES } from "./orders.js";
 /** Cards in one lane; older orders are counted and come up when newer ones leave the lane. */
 const MAX_CARDS = 400;
 
+/** Milliseconds between two drawings under load: nobody reads faster, and the time is better spent receiving. */
+const PAUSE = 100;
+
+/** With more new cards than this in one drawing, none of them is highlighted. */
+const MAX_HIGHLIGHTS = 4;
+
 const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 export class Board {
@@ -21,6 +27,7 @@ export class Board {
   /** @type {Map<string, HTMLLIElement>} */
   #cards = new Map();
   #isScheduled = false;
+  #drawnAt = 0;
 
   /**
    * @param {import("./orders.js").Orders} orders
@@ -34,27 +41,27 @@ export class Board {
   #orders;
   #ship;
 
-  /** Show an order as it is now, with the next frame. @param {Order} order */
+  /** Show an order as it is now, with one of the next frames. @param {Order} order */
   show(order) {
     this.#changed.delete(order.order);
     this.#changed.set(order.order, order);
-    if (!this.#isScheduled) {
-      this.#isScheduled = true;
-      requestAnimationFrame(() => this.#draw());
-    }
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    const pause = Math.max(0, this.#drawnAt + PAUSE - performance.now());
+    setTimeout(() => requestAnimationFrame(() => this.#draw()), pause);
   }
 
   #draw() {
     this.#isScheduled = false;
+    this.#drawnAt = performance.now();
     const changed = [...this.#changed.values()];
     this.#changed.clear();
     for (const status of STATUSES) {
       const all = changed.filter((order) => order.status === status);
-      const arrived = all.slice(-MAX_CARDS);
       for (const order of all.slice(0, -MAX_CARDS)) this.#discard(order.order);
-      const cards = arrived.map((order) => this.#replace(order)).reverse();
-      const lane = laneOf(status);
-      lane.prepend(...cards);
+      const cards = all.slice(-MAX_CARDS).map((order) => this.#replace(order));
+      if (changed.length <= MAX_HIGHLIGHTS) for (const card of cards) card.classList.add("fresh");
+      laneOf(status).prepend(...cards.reverse());
     }
     for (const status of STATUSES) this.#fit(status);
   }
@@ -91,7 +98,7 @@ export class Board {
 
   /** @param {Order} order */
   #card(order) {
-    const card = element("li", "card fresh", what(order), element("span", "total", price(order)));
+    const card = element("li", "card", what(order), price(order));
     card.dataset.testid = "order-card";
     card.dataset.order = order.order;
     card.dataset.status = order.status;
@@ -146,8 +153,8 @@ function who({ customer, order, status, reason }) {
 
 /** @param {Order} order */
 function price({ total, status, at }) {
-  if (status === "rejected") return time(at);
-  return total === undefined ? "" : money.format(total);
+  if (status === "rejected") return element("span", "total when", time(at));
+  return element("span", "total", total === undefined ? "" : money.format(total));
 }
 
 /** @param {Order} order */

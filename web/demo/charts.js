@@ -18,6 +18,8 @@ const RECENT = 10;
 export class Timeline {
   /** @type {Map<number, {events: number, latencies: number[]}>} */
   #seconds = new Map();
+  /** Before it there is nothing to tell, not even that nothing happened. */
+  #began = Math.floor(Date.now() / 1000);
 
   /** @param {number} at milliseconds since the epoch @param {number | null} latency in milliseconds */
   add(at, latency) {
@@ -53,10 +55,15 @@ export class Timeline {
     const sorted = buckets.map((bucket) => bucket?.latencies.toSorted((a, b) => a - b) ?? []);
     return {
       seconds,
-      rates: buckets.map((bucket) => bucket?.events ?? 0),
+      rates: buckets.map((bucket, index) => bucket?.events ?? this.#silence(seconds[index] ?? 0)),
       medians: sorted.map((samples) => orNull(quantile(samples, 0.5))),
       p95s: sorted.map((samples) => orNull(quantile(samples, 0.95))),
     };
+  }
+
+  /** @param {number} second */
+  #silence(second) {
+    return second < this.#began ? null : 0;
   }
 
   /** Events of the last second that is over. @param {number} now */
@@ -183,6 +190,7 @@ function options(element, { text, grid }, label, series) {
     ...sizeOf(element),
     legend: { show: false },
     cursor: { show: false },
+    padding: [8, 14, 0, 0],
     scales: { y: { range: (_, __, max) => [0, niceMaximum(max)] } },
     axes: [
       { font, stroke: text, grid: { show: false }, ticks: { show: false }, size: 24, space: 80, values: clockLabels },
@@ -192,7 +200,7 @@ function options(element, { text, grid }, label, series) {
         grid: { stroke: grid, width: 1 },
         ticks: { show: false },
         size: 52,
-        space: 32,
+        space: 34,
         values: (_, values) => values.map(label),
       },
     ],
@@ -204,7 +212,7 @@ function options(element, { text, grid }, label, series) {
 function niceMaximum(max) {
   const wanted = Math.max(10, (max ?? 0) * 1.15);
   const magnitude = 10 ** Math.floor(Math.log10(wanted));
-  return ([1, 2, 5].find((step) => step * magnitude >= wanted) ?? 10) * magnitude;
+  return ([1, 2, 4, 6, 8].find((step) => step * magnitude >= wanted) ?? 10) * magnitude;
 }
 
 /** @type {uPlot.Axis.DynamicValues} */

@@ -24,7 +24,7 @@ const resumption = new Resumption(client, "orders");
 const board = new Board(orders, async ({ order, customer }) => {
   await client.send(`/orders/${encodeURIComponent(order)}/ship`, { customer, tracking: trackingNumber() });
 });
-const load = new Load({ place: place, articles: ARTICLES, changed: scheduleLoad });
+const load = new Load({ place, articles: ARTICLES, changed: scheduleLoad });
 
 let lastPosition = "–";
 let lastEventAt = 0;
@@ -42,7 +42,8 @@ function take(event, { position }) {
   const now = Date.now();
   const order = orders.take(event);
   const isReplayed = resumption.count(event, now);
-  timeline.add(now, isReplayed ? null : latencyOf(event, now));
+  // What was there before the page was opened is not its traffic; what it caught up with is.
+  if (!isReplayed || resumption.wasLost) timeline.add(now, isReplayed ? null : latencyOf(event, now));
   if (order) board.show(order);
   lastPosition = position ?? lastPosition;
   lastEventAt = now;

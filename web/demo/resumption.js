@@ -1,6 +1,6 @@
 /**
- * Tells what became of the connection: that it is lost, that it is back, how many events were made
- * up for, and whether any is missing.
+ * Tells what became of the connection: that it is lost, that it is back, how many events it
+ * caught up with, and whether any is missing.
  */
 
 import { byId, setText } from "/static/ui/elements.js";
@@ -13,7 +13,7 @@ import { count, duration } from "/static/ui/format.js";
 /** Milliseconds for which good news stays. */
 const NEWS = 12_000;
 
-/** Milliseconds without another made-up event after which a resumption is told. */
+/** Milliseconds without another such event after which a resumption is told. */
 const SETTLED = 250;
 
 export class Resumption {
@@ -23,8 +23,9 @@ export class Resumption {
   #backAt = 0;
   #resumed = 0;
   #isRecovered = true;
-  /** How far the gateway's clock is behind ours, at most: the shortest way that an event took. */
-  #skew = Infinity;
+  /** How far the gateway's clock is behind ours, at most: the shortest way that an event took.
+   * @type {number | null} */
+  #skew = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #tell;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -39,9 +40,14 @@ export class Resumption {
     client.on("refused", ({ error }) => this.#notice("closed", `The gateway refused: ${error.detail}`));
   }
 
+  /** Whether the connection was lost at least once. */
+  get wasLost() {
+    return this.#lostAt > 0;
+  }
+
   /**
-   * Take note of an event, and tell whether it is one that was made up for: it happened before the
-   * connection was there. Each clock goes its own way, so the gateway's is set by the shortest
+   * Take note of an event, and tell whether it is replayed: it happened before the connection was
+   * there. Each clock goes its own way, so the gateway's is set by the shortest
    * delay that was seen.
    *
    * @param {CloudEvent} event
@@ -49,9 +55,9 @@ export class Resumption {
    */
   count(event, now) {
     const happened = Date.parse(event.time ?? "");
-    const isReplayed = happened < this.#backAt - Math.min(this.#skew, 1000);
+    const isReplayed = happened < this.#backAt - (this.#skew ?? 0);
     if (!isReplayed) {
-      this.#skew = Math.min(this.#skew, now - happened);
+      this.#skew = Math.min(this.#skew ?? Infinity, now - happened);
     } else if (this.#lostAt > 0) {
       this.#resumed += 1;
       this.#tellSoon();
@@ -100,14 +106,14 @@ export class Resumption {
     resumed.dataset.resumed = String(this.#resumed);
     setText(resumed, count(this.#resumed));
     const away = duration(this.#backAt - this.#lostAt);
-    setText(byId("resumed-note", HTMLElement), `events made up, after ${away} away`);
+    setText(byId("resumed-note", HTMLElement), `events caught up, after ${away}`);
     const events = this.#resumed === 1 ? "1 event" : `${count(this.#resumed)} events`;
     if (this.#isRecovered) {
-      this.#notice("resumed", `Back after ${away}: ${events} made up for, none missing.`);
+      this.#notice("resumed", `Back after ${away}. Caught up with ${events}, none missing.`);
       this.#hide = setTimeout(() => this.#notice("none", ""), NEWS);
     } else {
       const gap = "some older ones are no longer retained, so the board may lack orders.";
-      this.#notice("gap", `Back after ${away}: ${events} made up for, but ${gap}`);
+      this.#notice("gap", `Back after ${away}. Caught up with ${events}, but ${gap}`);
     }
   }
 
