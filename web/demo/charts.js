@@ -193,7 +193,7 @@ function options(element, { text, grid }, label, series) {
     padding: [8, 14, 0, 0],
     scales: { y: { range: (_, __, max) => [0, niceMaximum(max)] } },
     axes: [
-      { font, stroke: text, grid: { show: false }, ticks: { show: false }, size: 24, space: 80, values: clockLabels },
+      { font, stroke: text, grid: { show: false }, ticks: { show: false }, size: 28, gap: 8, space: 80, values: clockLabels },
       {
         font,
         stroke: text,

@@ -8,10 +8,11 @@ const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 /** 12,345 @param {number} value */
 export const count = (value) => counts.format(value);
 
-/** A duration in milliseconds: `0.4 ms`, `12 ms`, `1.2 s`. @param {number | null} ms */
+/** A duration in milliseconds: `<1 ms`, `0.4 ms`, `12 ms`, `1.2 s`. @param {number | null} ms */
 export function duration(ms) {
   if (ms === null || Number.isNaN(ms)) return "–";
-  if (ms < 10) return `${Math.max(0, ms).toFixed(1).replace(".0", "")} ms`;
+  if (ms < 0.1) return "<1 ms"; // the clocks that are compared tell whole milliseconds
+  if (ms < 10) return `${ms.toFixed(1).replace(".0", "")} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
   return `${Math.round(ms / 60_000)} min`;
