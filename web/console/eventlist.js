@@ -123,6 +123,7 @@ export class EventList {
     const count = this.#shown.length;
     this.#length.style.height = `${count * ROW}px`;
     byId("list-empty", HTMLElement).hidden = this.#kept.length > 0;
+    this.#list.removeAttribute("aria-activedescendant");
     const first = Math.floor(this.#list.scrollTop / ROW);
     const visible = Math.min(count - first, Math.ceil(this.#list.clientHeight / ROW) + 1);
     for (let index = 0; index < Math.max(visible, this.#rows.length); index++) {
@@ -222,7 +223,7 @@ function previewOf({ data, subject }) {
   const parts = Object.entries(data)
     .filter(([, value]) => value !== subject)
     .map(([name, value]) => `${name}: ${preview(value)}`);
-  return parts.join("  ").slice(0, MAX_PREVIEW);
+  return parts.join(" · ").slice(0, MAX_PREVIEW);
 }
 
 /** @param {unknown} value */

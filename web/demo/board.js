@@ -16,6 +16,9 @@ const MAX_CARDS = 400;
 /** Milliseconds between two drawings under load: nobody reads faster, and the time is better spent receiving. */
 const PAUSE = 100;
 
+/** So many times as long as a drawing took, the next one waits: most of the time is for events and input. */
+const REST = 4;
+
 /** With more new cards than this in one drawing, none of them is highlighted. */
 const MAX_HIGHLIGHTS = 4;
 
@@ -28,6 +31,8 @@ export class Board {
   #cards = new Map();
   #isScheduled = false;
   #drawnAt = 0;
+  /** Milliseconds that the last drawing took, with the browser's part of it. */
+  #cost = 0;
 
   /**
    * @param {import("./orders.js").Orders} orders
@@ -47,7 +52,7 @@ export class Board {
     this.#changed.set(order.order, order);
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    const pause = Math.max(0, this.#drawnAt + PAUSE - performance.now());
+    const pause = this.#drawnAt + Math.max(PAUSE, REST * this.#cost) - performance.now();
     setTimeout(() => requestAnimationFrame(() => this.#draw()), pause);
   }
 
@@ -64,6 +69,9 @@ export class Board {
       laneOf(status).prepend(...cards.reverse());
     }
     for (const status of STATUSES) this.#fit(status);
+    setTimeout(() => {
+      this.#cost = performance.now() - this.#drawnAt;
+    });
   }
 
   /** Keep a lane at its length, fill it up from older orders, and count it. @param {Status} status */
