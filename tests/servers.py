@@ -32,6 +32,7 @@ START_PATIENCE = 10.0
 class RunningServer:
     """A server that runs for as long as the test needs it."""
 
+    binary: Path
     url: str
     socket: Path
     directory: Path
@@ -59,7 +60,7 @@ def running(binary: Path, *options: str) -> Iterator[RunningServer]:
         process = ServerProcess(binary, arguments, log=directory / "server.log")
         try:
             _await_answer(address, process)
-            yield RunningServer(f"unix://{address}", address, directory, process)
+            yield RunningServer(binary, f"unix://{address}", address, directory, process)
         finally:
             process.kill()
 

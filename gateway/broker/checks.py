@@ -43,7 +43,7 @@ async def check_server(client: Redis, *, where: str, namespace: str, patience: f
             await _try_to_write(client, namespace)
             await _warn_if_forgetful(client, info, where)
     except (RedisError, OSError) as error:
-        raise StartError(_sentence(where, _reason(error, patience))) from error
+        raise StartError(_sentence(where, _reason(error, where, patience))) from error
     if flaw is not None:
         raise StartError(_sentence(where, flaw))
 
@@ -115,7 +115,7 @@ async def _warn_if_forgetful(client: Redis, info: dict[str, Any], where: str) ->
     )
 
 
-def _reason(error: Exception, patience: float) -> str:
+def _reason(error: Exception, where: str, patience: float) -> str:
     """Say why the server could not be asked, by the most telling error behind `error`."""
     chain = list(_chain(error))
     for link in chain:
@@ -133,7 +133,8 @@ def _reason(error: Exception, patience: float) -> str:
             case ssl.SSLError():
                 return f"no TLS connection comes about: {link.reason or link}"
     if any(isinstance(link, TimeoutError) for link in chain):
-        return f"it did not answer within {patience:g} s"
+        doubt = "; does that port speak TLS?" if where.startswith("rediss:") else ""
+        return f"it did not answer within {patience:g} s{doubt}"
     for link in chain:
         if isinstance(link, OSError):
             return f"it cannot be reached: {_system_error(link)}"

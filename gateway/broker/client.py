@@ -165,6 +165,12 @@ def translate(error: Exception) -> Exception:
     Mistakes of the caller (`WRONGTYPE`, `NOSCRIPT`, ...) stay what they are. The sentence goes to
     strangers, so it names no host; the cause does.
     """
+    cause = error.__cause__
+    if isinstance(error, ConnectionError) and isinstance(cause, RedisError):
+        # On a Unix socket redis-py hides what the server refused during the handshake.
+        meaning = translate(cause)
+        if meaning is not cause:
+            return meaning
     for kinds, sentence in _SENTENCES:
         if isinstance(error, kinds):
             return BrokerUnavailable(sentence)
@@ -201,12 +207,15 @@ def redacted(url: str) -> str:
     """Return `url` without password and query, for messages and logs."""
     try:
         parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "the configured URL"
+    host = parts.hostname or ""
+    if "@" in parts.path + parts.query + parts.fragment or not (host or parts.scheme == "unix"):
+        return "the configured URL"  # a password with one of / ? # in it ended up anywhere
     user = f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{user}{bracketed}{port}{parts.path}"
 
 
 def _parse(url: str) -> dict[str, Any]:
