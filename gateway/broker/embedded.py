@@ -95,15 +95,18 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """Let go of the server. If it is this object's own, it flushes its file and ends.
 
-        Cancelled, it kills the server, which loses nothing that was acknowledged.
+        Cancelled while the server is about to end, it kills it, by which nothing is lost that was
+        acknowledged.
         """
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
-        process, self._process = self._process, None
-        if process is not None:
-            await process.stop()
+        try:
+            if keeper is not None:
+                keeper.cancel()
+                await asyncio.wait([keeper])
+        finally:
+            process, self._process = self._process, None
+            if process is not None:
+                await process.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
