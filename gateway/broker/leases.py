@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from gateway.broker.client import translate
+from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
 
@@ -24,6 +23,8 @@ class Leases:
         self._pipeline = pipeline
         self._keys = keys
         self.token = worker
+        self.ttl = ttl_ms / 1000
+        """Seconds for which a lease lasts unless it is renewed."""
         self._ttl_ms = ttl_ms
 
     async def enroll(self, stream: str) -> int:
@@ -38,19 +39,15 @@ class Leases:
 
     async def resign(self, stream: str) -> None:
         """Leave the roll of a stream's workers, so that the others take its share at once."""
-        try:
+        with translated():
             await self._redis.zrem(self._keys.workers(stream), self.token)
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
 
     async def acquire(self, stream: str, partition: int) -> bool:
         """Take a partition that nobody holds. Raises `BrokerUnavailable`."""
-        try:
+        with translated():
             taken = await self._redis.set(
                 self._keys.lease(stream, partition), self.token, nx=True, px=self._ttl_ms
             )
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
         return bool(taken)
 
     async def renew(self, partitions: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:

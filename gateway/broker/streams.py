@@ -5,22 +5,33 @@ its outcome is committed: the length of the partition is its backlog.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from gateway.broker.client import translate
-from gateway.broker.eventlog import Lost, Publication, publication_arguments
+from gateway.broker.client import translated
+from gateway.broker.eventlog import Lost, publication_arguments
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
 from gateway.commands import CommandStatus, Envelope, Status
 from gateway.errors import StartError, UnknownCommand
+from gateway.events import Publication
 
 GROUP = "workers"
 """The consumer group of every command stream: each command is handled by one of its consumers."""
+
+CONSUMER = "holder"
+"""The one consumer of each partition: whoever holds the lease. What its predecessor left pending
+is pending for it, without a claim, and no consumer is ever left over to be deleted."""
+
+PAGE = 500
+"""Pending commands that are read in one step."""
+
+PartitionId = tuple[str, int]
+"""A stream and the number of one of its partitions."""
 
 
 def partition_of(key: str, partitions: int) -> int:
@@ -38,17 +49,37 @@ class Delivery(NamedTuple):
     envelope: bytes
 
 
+class Taken(NamedTuple):
+    """What a worker got of the partitions that it asked for."""
+
+    deliveries: list[Delivery]
+    foreign: list[PartitionId]
+    """Those whose lease is not this worker's."""
+
+
+class Reclaimed(NamedTuple):
+    """What earlier holders of a partition left, oldest first."""
+
+    deliveries: list[Delivery]
+    newest: bytes
+    """The id of the newest entry that any of them took."""
+
+
 class Settlement(NamedTuple):
     """What came of an attempt."""
 
     status: Status
     done: bool
     """The command is finished: acknowledge it."""
+    attempt: int
+    """The number of the attempt."""
     publications: Sequence[Publication]
     result: bytes = b""
     """JSON; empty for none."""
     error: str = ""
     finished_at: str = ""
+    retry_in_ms: int = 0
+    """How long no other attempt may start, by whomever, unless it is done."""
     dead_letter: bytes = b""
     """JSON; empty for none."""
 
@@ -80,13 +111,11 @@ class CommandStreams:
             StartError: if a stream has another number of partitions, which would break the order.
             BrokerUnavailable: the broker cannot be reached.
         """
-        try:
+        with translated():
             for stream in streams:
                 await self._fix_partitions(stream)
                 for partition in range(self.partitions):
                     await self._create_group(self._keys.commands(stream, partition))
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
 
     async def _fix_partitions(self, stream: str) -> None:
         await self._redis.hsetnx(self._keys.partitions, stream, str(self.partitions))
@@ -128,95 +157,131 @@ class CommandStreams:
 
     async def status(self, command_id: str) -> CommandStatus:
         """Return the status resource. Raises `UnknownCommand`, `BrokerUnavailable`."""
-        try:
+        with translated():
             found = await self._redis.hgetall(self._keys.status(command_id))
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
         if not found:
             raise UnknownCommand(f"there is no command {command_id!r}, or no longer")
-        return _read_status(command_id, {name.decode(): value for name, value in found.items()})
+        return _read_status(command_id, found)
 
-    async def read(
-        self,
-        blocking: Redis,
-        consumer: str,
-        partitions: Sequence[tuple[str, int]],
-        *,
-        count: int,
-        block_ms: int,
-    ) -> list[Delivery]:
-        """Wait for new commands of some partitions; up to `count` of each.
+    async def take(self, partitions: Mapping[PartitionId, int], token: str) -> Taken:
+        """Take the new commands of partitions that this worker holds, each up to its own number.
 
-        Only the holder of a partition's lease may read it. Raises `BrokerUnavailable`, and
-        `Lost` if a partition is gone (the log was emptied): `open` it again.
+        What it takes is pending until it is settled. Cancelling may leave it pending with nobody
+        at work on it, until the partition is reclaimed.
+
+        Raises:
+            Lost: a partition is gone, because the log was emptied; `open` it again.
+            BrokerUnavailable: it is then unknown what was taken; `reclaim` the partitions.
         """
-        names = {self._keys.commands(*partition): partition for partition in partitions}
-        try:
-            answer = await blocking.xreadgroup(
-                GROUP, consumer, dict.fromkeys(names, ">"), count=count, block=block_ms
+        keys = [name for each in partitions for name in self._lease_and_stream(*each)]
+        answers = await self._pipeline.call(
+            "take", keys, [token, GROUP, CONSUMER, *partitions.values()]
+        )
+        taken = Taken([], [])
+        for partition, answer in zip(partitions, answers, strict=True):
+            if answer == 0:
+                taken.foreign.append(partition)
+            elif answer == -1:
+                raise Lost(f"the partition {partition[1]} of {partition[0]!r} is gone")
+            else:
+                taken.deliveries.extend(_deliveries(partition, answer))
+        return taken
+
+    async def wait(
+        self, blocking: Redis, newest: Mapping[PartitionId, bytes], *, block_ms: int
+    ) -> None:
+        """Wait until one of the partitions has a command after its newest known one, or for a time.
+
+        Takes nothing, so it may be cancelled at any moment. Raises `BrokerUnavailable`.
+        """
+        names: dict[Any, Any] = {self._keys.commands(*each): id for each, id in newest.items()}
+        with translated():
+            await blocking.xread(names, count=1, block=block_ms)
+
+    async def reclaim(self, partition: PartitionId, token: str) -> Reclaimed | None:
+        """Return all commands of a partition that were taken and never settled.
+
+        None if the lease is not this worker's. Raises `Lost`, `BrokerUnavailable`.
+        """
+        keys = [*self._lease_and_stream(*partition)]
+        cursor, found = b"0-0", Reclaimed([], b"0-0")
+        while True:
+            answer = await self._pipeline.call(
+                "reclaim", keys, [token, GROUP, CONSUMER, cursor, PAGE]
             )
-        except ResponseError as error:
-            if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
-                raise Lost(str(error)) from error
-            raise translate(error) from error
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
+            if answer == 0:
+                return None
+            if answer == -1:
+                raise Lost(f"the partition {partition[1]} of {partition[0]!r} is gone")
+            entries, newest = answer
+            found.deliveries.extend(_deliveries(partition, entries))
+            if len(entries) < PAGE:
+                return found._replace(newest=newest)
+            cursor = entries[-1][0]
+
+    async def interrupted(self, command_ids: Sequence[str]) -> list[int]:
+        """Return, for each command, the number of an attempt that was begun and never settled.
+
+        0 where there is none. Raises `BrokerUnavailable`.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for command_id in command_ids:
+            pipe.hmget(self._keys.status(command_id), "status", "attempts")
+        with translated():
+            answers = await pipe.execute()
         return [
-            Delivery(*names[name], entry, fields[b"e"])
-            for name, entries in _by_stream(answer)
-            for entry, fields in entries
-            if fields
+            int(attempts or 0) if status == Status.STARTED.encode() else 0
+            for status, attempts in answers
         ]
 
-    async def reclaim(self, consumer: str, stream: str, partition: int) -> list[Delivery]:
-        """Take over all commands of a partition that earlier holders left pending, oldest first.
-
-        Only the holder of the lease may: it alone knows that nobody works on them any more.
-        """
-        name, cursor, found = self._keys.commands(stream, partition), b"0-0", []
-        try:
-            while True:
-                cursor, entries, _ = await self._redis.xautoclaim(
-                    name, GROUP, consumer, min_idle_time=0, start_id=cursor, count=500
-                )
-                found += [Delivery(stream, partition, id, f[b"e"]) for id, f in entries if f]
-                if cursor == b"0-0":
-                    await self._forget_others(name, consumer)
-                    return found
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
-
-    async def _forget_others(self, name: str, consumer: str) -> None:
-        """Delete consumers that have nothing pending any more."""
-        for other in await self._redis.xinfo_consumers(name, GROUP):
-            if other["name"].decode() != consumer and other["pending"] == 0:
-                await self._redis.xgroup_delconsumer(name, GROUP, other["name"])
+    def _lease_and_stream(self, stream: str, partition: int) -> tuple[str, str]:
+        return self._keys.lease(stream, partition), self._keys.commands(stream, partition)
 
     async def start(
         self,
         delivery: Delivery,
         command_id: str,
         token: str,
-        started: tuple[bytes, bytes],
+        *,
+        run: str,
+        limit: int,
+        started: Sequence[bytes],
         channel: Publication,
-    ) -> int:
+    ) -> int | None:
         """Count an attempt and publish that it started. Returns its number, from 1 on.
 
-        `started` is the event before and after the number of the attempt; `channel` says where it
-        goes (its `event` is not used). Returns 0 if the lease is no longer this worker's.
+        `run` names the attempt: asked again with the same one, because the answer was lost, it is
+        not counted again. `started` is the event in three pieces, to be joined by the number of
+        the attempt; `channel` says where it goes (its `event` is not used). Beyond `limit` nothing
+        is counted or published; the number is then one more than that of the last attempt.
+
+        Returns 0 if the lease is not this worker's, None if the command is settled already, and
+        less than 0 if it is too early for the next attempt: the milliseconds that are left.
+        Raises `BrokerUnavailable`.
         """
         keys = self._keys
-        answer: int = await self._pipeline.call(
+        answer: int | None = await self._pipeline.call(
             "start",
             [
                 keys.log,
                 keys.events,
-                keys.lease(delivery.stream, delivery.partition),
+                *self._lease_and_stream(delivery.stream, delivery.partition),
                 keys.status(command_id),
                 keys.history(channel.channel),
                 keys.floor(channel.channel),
             ],
-            [self._log_size, token, channel.channel, *started, channel.size, channel.ttl_ms],
+            [
+                self._log_size,
+                token,
+                GROUP,
+                delivery.entry,
+                run,
+                limit,
+                channel.channel,
+                channel.size,
+                channel.ttl_ms,
+                *started,
+            ],
         )
         return answer
 
@@ -225,8 +290,8 @@ class CommandStreams:
     ) -> bool:
         """Commit what came of an attempt: status, events, acknowledgement, in one atomic step.
 
-        Returns False, with nothing changed, if the lease on the partition is no longer this
-        worker's (its token is a fence) or the command was settled before.
+        Returns False, with nothing changed, if the lease on the partition is not this worker's
+        (its token is a fence). An attempt that was settled before is not settled again.
 
         Raises:
             BrokerUnavailable: it is then unknown whether it was committed; it can be tried again.
@@ -249,12 +314,14 @@ class CommandStreams:
                 token,
                 GROUP,
                 delivery.entry,
+                settlement.attempt,
                 int(settlement.done),
                 settlement.status,
                 settlement.result,
                 settlement.error,
                 settlement.finished_at,
                 self._status_ttl_ms,
+                settlement.retry_in_ms,
                 settlement.dead_letter,
                 *arguments,
             ],
@@ -262,23 +329,24 @@ class CommandStreams:
         return bool(answer)
 
 
-def _by_stream(answer: Any) -> list[tuple[str, list[tuple[bytes, dict[bytes, bytes]]]]]:
-    """Return the entries of an XREADGROUP by stream, which RESP 2 and 3 wrap differently."""
-    if isinstance(answer, dict):
-        return [(name.decode(), batches[0]) for name, batches in answer.items() if batches]
-    return [(name.decode(), entries) for name, entries in answer or ()]
+def _deliveries(partition: PartitionId, entries: list[Any]) -> Iterator[Delivery]:
+    """Give the entries that still exist. One that holds no envelope is given with an empty one."""
+    for entry, fields in entries:
+        if fields is not None:
+            values = dict(zip(fields[::2], fields[1::2], strict=True))
+            yield Delivery(*partition, entry, values.get(b"e", b""))
 
 
-def _read_status(command_id: str, found: dict[str, bytes]) -> CommandStatus:
-    result = found.get("result")
-    error, finished_at = found.get("error"), found.get("finished_at")
+def _read_status(command_id: str, found: Any) -> CommandStatus:
+    text = {name.decode(): value.decode() for name, value in found.items()}
+    result = text.get("result")
     return CommandStatus(
         id=command_id,
-        type=found.get("type", b"").decode(),
-        status=Status(found["status"].decode()),
-        attempts=int(found.get("attempts", 0)),
-        accepted_at=found.get("accepted_at", b"").decode(),
-        finished_at=finished_at.decode() if finished_at else None,
+        type=text.get("type", ""),
+        status=Status(text["status"]),
+        attempts=int(text["attempts"]),
+        accepted_at=text.get("accepted_at", ""),
+        finished_at=text.get("finished_at"),
         result=msgspec.json.decode(result) if result else None,
-        error=error.decode() if error else None,
+        error=text.get("error"),
     )

@@ -1,0 +1,277 @@
+"""The worker: reads the commands of its partitions and has them carried to their outcomes."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+from gateway.broker.broker import Broker
+from gateway.broker.eventlog import Lost
+from gateway.config import Config
+from gateway.errors import BrokerUnavailable
+from gateway.policy.compiler import Policy
+from gateway.policy.publishing import Publisher
+from gateway.worker.attempts import BROKER_BACKOFF, Attempts, LeaseLost
+from gateway.worker.holdings import BALANCE, Holdings
+from gateway.worker.loading import Handlers
+from gateway.worker.partitions import Job, Partition
+from gateway.worker.settlements import Settlements
+from gateway.worker.supervision import Link, Tasks
+
+BLOCK_MS = 4000
+"""How long one read waits for commands. It is cut short when there is something else to read."""
+
+PREFETCH = 2
+"""Commands of one partition that are read ahead, for each that may run at a time."""
+
+MAX_BYTES = 64 << 20
+"""What the commands that were read and are not settled may hold, but for the last read. The rest
+waits in the log."""
+
+MIN_SIZE = 1024
+"""Bytes that a command is supposed to have at least, until larger ones were seen."""
+
+GRACE = 2.0
+"""Seconds for handlers to end once they were cancelled."""
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Handles the commands of some streams, together with all other workers of them.
+
+    A broker that is away is waited for; nothing is lost meanwhile.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        handlers: Handlers,
+        policy: Policy,
+        config: Config,
+        *,
+        streams: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Prepare a worker; `run` starts it.
+
+        Without `streams` it takes part in those in which there can be commands that it has
+        handlers of.
+        """
+        self.name = f"{name or socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        """What its leases say. No two workers ever have the same."""
+        self._names = tuple(_streams_of(handlers, policy) if streams is None else streams)
+        self._shutdown = config.worker.shutdown
+        self._prefetch = PREFETCH * config.worker.concurrency
+        self._streams = broker.commands
+        self._blocking = broker.blocking()
+        self._stopping, self._changed, self._nudge = (asyncio.Event() for _ in range(3))
+        leases = broker.leases(self.name, ttl=config.worker.lease)
+        self._pace = min(leases.ttl / 3, BALANCE)
+        self._patience = leases.ttl / 3
+        self._holdings = Holdings(
+            leases, self._names, self._streams.partitions, on_change=self._changed.set
+        )
+        self._attempts = Attempts(
+            self._streams,
+            handlers,
+            Settlements(Publisher(policy.feeds, policy.channels)),
+            token=self.name,
+            concurrency=config.worker.concurrency,
+        )
+        self._link = Link()
+        self._tries = 0
+        """Of reading, since it last succeeded."""
+        self._largest = MIN_SIZE
+        """Bytes of the largest command of late, by which the next ones are judged."""
+
+    def stop(self) -> None:
+        """Stop: begin nothing new, let what runs end. `run` returns once that is done."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called. Can be called once.
+
+        Handlers that still run then have `[worker] shutdown` seconds to end before they are
+        cancelled; cancelling `run` cancels them at once. Either way the partitions are handed
+        back, so that other workers go on right away, and whatever was not committed is for them.
+
+        Raises:
+            StartError: the streams were made with another number of partitions.
+        """
+        self._tasks = Tasks()
+        reader = self._tasks.start(self._read())
+        self._tasks.start(self._keep())
+        logger.info("worker %s handles commands of %s", self.name, ", ".join(self._names))
+        try:
+            await self._tasks.watch(self._stopping.wait())
+            reader.cancel()
+            self._holdings.close()
+            await self._tasks.watch(self._idle(), longest=self._shutdown)
+        finally:
+            resisting = await self._tasks.cancel(GRACE)
+            if resisting:
+                logger.error("%d handlers resisted their cancellation", resisting)
+            await self._holdings.leave()
+
+    async def _idle(self) -> None:
+        running = [task for each in self._holdings.held.values() for task in each.tasks]
+        if running:
+            await asyncio.wait(running)
+
+    async def _keep(self) -> None:
+        """Keep the leases, for as long as the worker lives."""
+        while True:
+            self._nudge.clear()
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._holdings.tick()
+                self._link.up()
+            except (BrokerUnavailable, TimeoutError) as error:
+                self._link.down(error)
+            self._holdings.expire()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace):
+                    await self._nudge.wait()
+
+    async def _read(self) -> None:
+        """Read commands, for as long as any are to be read."""
+        while True:
+            try:
+                await self._read_while_connected()
+            except BrokerUnavailable as error:
+                self._link.down(error)
+            self._tries += 1
+            await asyncio.sleep(BROKER_BACKOFF.delay(self._tries))
+
+    async def _read_while_connected(self) -> None:
+        """Read commands until the log is lost. Raises `BrokerUnavailable`, `StartError`."""
+        await self._streams.open(self._names)
+        while True:
+            self._changed.clear()
+            partitions = self._readable()
+            if not partitions:
+                await self._changed.wait()
+                continue
+            try:
+                await self._reclaim([each for each in partitions if each.uncertain])
+                if not await self._take(partitions):
+                    await self._wait(partitions)
+            except Lost:
+                logger.warning("the log was emptied; its streams are made anew")
+                return
+
+    def _readable(self) -> list[Partition]:
+        """Return the partitions that have room for more commands; remember which have none."""
+        room = self._holdings.bytes < MAX_BYTES
+        partitions = []
+        for partition in self._holdings.open():
+            partition.full = not room or partition.size >= self._prefetch
+            if not partition.full:
+                partitions.append(partition)
+        return partitions
+
+    async def _reclaim(self, partitions: Sequence[Partition]) -> None:
+        """Take up what others left in partitions, before anything that is newer."""
+        await asyncio.gather(*map(self._reclaim_one, partitions))
+
+    async def _reclaim_one(self, partition: Partition) -> None:
+        reclaimed = await self._streams.reclaim(partition.id, self.name)
+        if reclaimed is None:
+            self._holdings.lose(partition.id)
+            return
+        jobs = [Job(each) for each in reclaimed.deliveries if not partition.knows(each)]
+        crashes = await self._streams.interrupted([job.envelope.id for job in jobs])
+        for job, number in zip(jobs, crashes, strict=True):
+            job.crashes = number
+            self._add(partition, job)
+        partition.newest = reclaimed.newest
+        partition.uncertain = False
+
+    async def _take(self, partitions: Sequence[Partition]) -> bool:
+        """Take new commands, and return whether there were any."""
+        asked = {each.id: each for each in partitions if each.held and not each.closing}
+        if not asked:
+            return True
+        left = (MAX_BYTES - self._holdings.bytes) // (self._largest * len(asked))
+        room = {id: self._prefetch - each.size for id, each in asked.items()}
+        try:
+            taken = await self._streams.take(
+                {id: max(1, min(count, left)) for id, count in room.items()}, self.name
+            )
+        except BaseException:  # the commands may have been taken, and the answer lost
+            for partition in asked.values():
+                partition.uncertain = True
+            raise
+        self._tries = 0
+        for id in taken.foreign:
+            self._holdings.lose(id)
+        for delivery in taken.deliveries:
+            partition = asked[delivery.stream, delivery.partition]
+            partition.newest = delivery.entry
+            self._add(partition, Job(delivery))
+        sizes = [len(each.envelope) for each in taken.deliveries]
+        self._largest = max(MIN_SIZE, self._largest // 2, *sizes)
+        return bool(taken.deliveries or taken.foreign)
+
+    async def _wait(self, partitions: Sequence[Partition]) -> None:
+        """Wait until one of the partitions has commands, or there are others to read."""
+        newest = {each.id: each.newest for each in partitions}
+        arrival = asyncio.ensure_future(
+            self._streams.wait(self._blocking, newest, block_ms=BLOCK_MS)
+        )
+        change = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait([arrival, change], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+            change.cancel()
+            await asyncio.gather(arrival, change, return_exceptions=True)
+        if not arrival.cancelled():
+            arrival.result()
+
+    def _add(self, partition: Partition, job: Job) -> None:
+        """Let a command run, or wait behind the others of its key."""
+        if partition.add(job) and not partition.closing:
+            self._start_lane(partition, job)
+
+    def _start_lane(self, partition: Partition, job: Job) -> None:
+        task = self._tasks.start(self._work(partition, job))
+        partition.tasks[task] = job
+        task.add_done_callback(partial(self._lane_ended, partition))
+
+    async def _work(self, partition: Partition, job: Job) -> None:
+        """Carry a command to its outcome, then the next of its key."""
+        task = asyncio.current_task()
+        assert task is not None
+        following: Job | None = job
+        try:
+            while following and not partition.closing:
+                partition.tasks[task] = job = following
+                await self._attempts.carry(job, partition)
+                if partition.closing:
+                    return
+                following = partition.finish(job)
+                self._make_room(partition)
+        except LeaseLost:
+            self._holdings.lose(partition.id)
+
+    def _make_room(self, partition: Partition) -> None:
+        """Read again of a partition that was full, once half of what it may hold is gone."""
+        if partition.full and partition.size <= self._prefetch // 2:
+            partition.full = False
+            self._changed.set()
+
+    def _lane_ended(self, partition: Partition, task: asyncio.Task[None]) -> None:
+        partition.tasks.pop(task, None)
+        if partition.closing and partition.idle:
+            self._nudge.set()
+
+
+def _streams_of(handlers: Handlers, policy: Policy) -> Sequence[str]:
+    streams = (policy.commands.streams_of(handler.type) for handler in handlers)
+    return list(dict.fromkeys(name for names in streams for name in names))

@@ -1,0 +1,147 @@
+"""Which partitions this worker holds: its fair share, as long as it renews its leases."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from gateway.broker.leases import Leases
+from gateway.broker.streams import PartitionId
+from gateway.errors import BrokerUnavailable
+from gateway.worker.partitions import Partition
+
+BALANCE = 0.5
+"""Seconds between two looks at how the partitions are shared out: what another worker hands back
+is taken up by then."""
+
+logger = logging.getLogger(__name__)
+
+
+def fair_share(partitions: int, workers: int) -> int:
+    """Return how many partitions of a stream one of its workers may hold."""
+    return -(-partitions // max(workers, 1))
+
+
+class Holdings:
+    """The partitions of one worker, and the leases on them.
+
+    One task calls `tick`, again and again. Everything else here never awaits.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        streams: Sequence[str],
+        partitions: int,
+        *,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._leases = leases
+        self._streams = streams
+        self._partitions = partitions
+        self._on_change = on_change
+        self._renew_at = 0.0
+        self.leaving = False
+        """The worker stops: it keeps what it has until that is done, and takes nothing more."""
+        self.held: dict[PartitionId, Partition] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all the commands that were read and are not settled."""
+        return sum(partition.bytes for partition in self.held.values())
+
+    def open(self) -> list[Partition]:
+        """Return the partitions of which new commands may be taken."""
+        return [each for each in self.held.values() if not each.closing and each.held]
+
+    def lose(self, id: PartitionId) -> None:
+        """Give up a partition whose lease is gone: its handlers are cancelled."""
+        partition = self.held.get(id)
+        if partition is not None and not partition.lost:
+            logger.warning("lost the lease on partition %d of %r", id[1], id[0])
+            partition.lose()
+
+    def close(self) -> None:
+        """Begin no more commands and take no more partitions: the worker stops."""
+        self.leaving = True
+        for partition in self.held.values():
+            partition.close()
+
+    async def tick(self) -> None:
+        """Renew the leases if it is time, hand back what is surplus, take what is free.
+
+        Cancelling is safe; a lease that was just taken may then stay unused until it expires.
+        Raises `BrokerUnavailable`.
+        """
+        await self._renew()
+        await self._hand_back()
+        if not self.leaving:
+            for stream in self._streams:
+                await self._balance(stream)
+
+    def expire(self) -> None:
+        """Lose the partitions whose leases could not be renewed in time."""
+        for partition in list(self.held.values()):
+            if not partition.held:
+                self.lose(partition.id)
+        self._forget()
+
+    async def leave(self) -> None:
+        """Hand everything back and leave the rolls, so that others go on at once."""
+        with suppress(BrokerUnavailable):  # then the leases expire by themselves
+            await self._leases.release(list(self.held))
+            self.held.clear()
+            for stream in self._streams:
+                await self._leases.resign(stream)
+
+    async def _renew(self) -> None:
+        asked = time.monotonic()
+        if asked < self._renew_at:
+            return
+        held = [id for id, partition in self.held.items() if not partition.lost]
+        alive = await self._leases.renew(held)
+        self._renew_at = asked + self._leases.ttl / 3
+        for id in held:
+            if id in alive:
+                self.held[id].expires = asked + self._leases.ttl
+            else:
+                self.lose(id)
+
+    async def _hand_back(self) -> None:
+        """Release the partitions that are done with."""
+        self._forget()
+        done = [id for id, each in self.held.items() if each.closing and each.idle]
+        await self._leases.release(done)
+        for id in done:
+            del self.held[id]
+
+    def _forget(self) -> None:
+        """Drop lost partitions. Not before their tasks have ended: handlers may resist for a while,
+        and their commands must not run beside themselves."""
+        for id in [id for id, each in self.held.items() if each.lost and each.idle]:
+            del self.held[id]
+
+    async def _balance(self, stream: str) -> None:
+        share = fair_share(self._partitions, await self._leases.enroll(stream))
+        mine = [each for each in self.held.values() if each.id[0] == stream and not each.closing]
+        for partition in mine[share:]:
+            partition.close()
+        free = [(stream, n) for n in range(self._partitions) if (stream, n) not in self.held]
+        random.shuffle(free)  # so that workers that start together do not ask for the same
+        wanted = share - len(mine)
+        while free and wanted > 0:
+            asked, free = free[:wanted], free[wanted:]
+            wanted -= await self._acquire(asked)
+
+    async def _acquire(self, asked: Sequence[PartitionId]) -> int:
+        """Take those partitions that are free, and return how many."""
+        expires = time.monotonic() + self._leases.ttl
+        answers = await asyncio.gather(*(self._leases.acquire(*id) for id in asked))
+        for id, taken in zip(asked, answers, strict=True):
+            if taken:
+                self.held[id] = Partition(id, expires=expires)
+        if any(answers):
+            self._on_change()
+        return sum(answers)
