@@ -190,7 +190,7 @@ function options(element, { text, grid }, label, series) {
     ...sizeOf(element),
     legend: { show: false },
     cursor: { show: false },
-    padding: [8, 14, 0, 0],
+    padding: [8, 26, 0, 0],
     scales: { y: { range: (_, __, max) => [0, niceMaximum(max)] } },
     axes: [
       { font, stroke: text, grid: { show: false }, ticks: { show: false }, size: 28, gap: 8, space: 80, values: clockLabels },
