@@ -113,8 +113,10 @@ function explain(error) {
   if (!(error instanceof GatewayError)) return String(error);
   const { status, detail, problem } = error;
   const first = Array.isArray(problem.errors) ? problem.errors[0] : undefined;
-  const where = first && typeof first === "object" ? Object.values(first).join(" ") : "";
-  return [status ? `${status}:` : "", detail, where && !detail.includes(where) ? `(${where})` : ""]
+  const more = Object.values(first && typeof first === "object" ? first : {})
+    .map(String)
+    .filter((text) => text && !detail.includes(text));
+  return [status ? `${status}:` : "", detail, more.length > 0 ? `(${more.join(" ")})` : ""]
     .filter(Boolean)
     .join(" ");
 }

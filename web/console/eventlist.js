@@ -3,6 +3,7 @@
  * rate at which they come costs next to nothing.
  */
 
+import { drawing } from "../ui/drawing.js";
 import { byId, element, setText } from "../ui/elements.js";
 import { duration, preciseTime } from "../ui/format.js";
 
@@ -26,6 +27,9 @@ const ROW = 34;
 /** Milliseconds between two drawings under load. */
 const PAUSE = 50;
 
+/** Rows that are ready above and below those in sight, for who scrolls. */
+const SPARE = 8;
+
 /** Characters of the data that a row can show at most. */
 const MAX_PREVIEW = 220;
 
@@ -38,8 +42,7 @@ export class EventList {
   #arrived = [];
   #filter = "";
   #isPaused = false;
-  #isScheduled = false;
-  #drawnAt = 0;
+  #schedule = drawing(() => this.#draw(), PAUSE);
   /** @type {Record | null} */
   #selected = null;
   /** @type {HTMLElement[]} */
@@ -50,10 +53,10 @@ export class EventList {
   /** @param {(record: Record | null) => void} selected called when another event is selected */
   constructor(selected) {
     this.#onSelected = selected;
-    this.#list.addEventListener("scroll", () => this.#schedule(0));
+    this.#list.addEventListener("scroll", () => this.#schedule(true));
     this.#list.addEventListener("click", (click) => this.#clicked(click));
     this.#list.addEventListener("keydown", (key) => this.#pressed(key));
-    new ResizeObserver(() => this.#schedule(0)).observe(this.#list);
+    new ResizeObserver(() => this.#schedule(true)).observe(this.#list);
   }
 
   #onSelected;
@@ -67,13 +70,13 @@ export class EventList {
   add(record) {
     this.#arrived.push(record);
     if (this.#arrived.length > 2 * MAX_RECORDS) this.#arrived.splice(0, MAX_RECORDS);
-    this.#schedule(PAUSE);
+    this.#schedule();
   }
 
   /** @param {boolean} isPaused */
   pause(isPaused) {
     this.#isPaused = isPaused;
-    this.#schedule(0);
+    this.#schedule(true);
   }
 
   clear() {
@@ -88,14 +91,14 @@ export class EventList {
     this.#filter = text.trim().toLowerCase();
     this.#shown = this.#kept.filter((record) => this.#passes(record));
     this.#list.scrollTop = 0;
-    this.#schedule(0);
+    this.#schedule(true);
   }
 
   /** @param {Record | null} record */
   select(record) {
     this.#selected = record;
     this.#onSelected(record);
-    this.#schedule(0);
+    this.#schedule(true);
   }
 
   /** @param {Record} record */
@@ -106,26 +109,14 @@ export class EventList {
     return record.text.includes(this.#filter);
   }
 
-  /** @param {number} pause */
-  #schedule(pause) {
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    const wait = this.#drawnAt + pause - performance.now();
-    const draw = () => requestAnimationFrame(() => this.#draw());
-    if (wait > 0) setTimeout(draw, wait);
-    else draw();
-  }
-
   #draw() {
-    this.#isScheduled = false;
-    this.#drawnAt = performance.now();
     if (!this.#isPaused) this.#takeArrived();
     const count = this.#shown.length;
     this.#length.style.height = `${count * ROW}px`;
     byId("list-empty", HTMLElement).hidden = this.#kept.length > 0;
     this.#list.removeAttribute("aria-activedescendant");
-    const first = Math.floor(this.#list.scrollTop / ROW);
-    const visible = Math.min(count - first, Math.ceil(this.#list.clientHeight / ROW) + 1);
+    const first = Math.max(0, Math.floor(this.#list.scrollTop / ROW) - SPARE);
+    const visible = Math.min(count - first, Math.ceil(this.#list.clientHeight / ROW) + 2 * SPARE);
     for (let index = 0; index < Math.max(visible, this.#rows.length); index++) {
       this.#drawRow(index, index < visible ? first + index : null);
     }

@@ -1,8 +1,9 @@
 /**
- * The board: a lane of cards for each status, newest first. Drawn once a frame at most, whatever
- * the number of events, and with a bounded number of cards.
+ * The board: a lane of cards for each status, newest first. Drawn a few times a second, whatever the
+ * number of events, and with a bounded number of cards.
  */
 
+import { drawing } from "/static/ui/drawing.js";
 import { element, setText } from "/static/ui/elements.js";
 import { count, shortId, time } from "/static/ui/format.js";
 import { STATUSES } from "./orders.js";
@@ -12,12 +13,6 @@ import { STATUSES } from "./orders.js";
 
 /** Cards in one lane; older orders are counted and come up when newer ones leave the lane. */
 const MAX_CARDS = 400;
-
-/** Milliseconds between two drawings under load: nobody reads faster, and the time is better spent receiving. */
-const PAUSE = 100;
-
-/** So many times as long as a drawing took, the next one waits: most of the time is for events and input. */
-const REST = 4;
 
 /** With more new cards than this in one drawing, none of them is highlighted. */
 const MAX_HIGHLIGHTS = 4;
@@ -29,10 +24,7 @@ export class Board {
   #changed = new Map();
   /** @type {Map<string, HTMLLIElement>} */
   #cards = new Map();
-  #isScheduled = false;
-  #drawnAt = 0;
-  /** Milliseconds that the last drawing took, with the browser's part of it. */
-  #cost = 0;
+  #schedule = drawing(() => this.#draw());
 
   /**
    * @param {import("./orders.js").Orders} orders
@@ -50,15 +42,10 @@ export class Board {
   show(order) {
     this.#changed.delete(order.order);
     this.#changed.set(order.order, order);
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    const pause = this.#drawnAt + Math.max(PAUSE, REST * this.#cost) - performance.now();
-    setTimeout(() => requestAnimationFrame(() => this.#draw()), pause);
+    this.#schedule();
   }
 
   #draw() {
-    this.#isScheduled = false;
-    this.#drawnAt = performance.now();
     const changed = [...this.#changed.values()];
     this.#changed.clear();
     for (const status of STATUSES) {
@@ -69,9 +56,6 @@ export class Board {
       laneOf(status).prepend(...cards.reverse());
     }
     for (const status of STATUSES) this.#fit(status);
-    setTimeout(() => {
-      this.#cost = performance.now() - this.#drawnAt;
-    });
   }
 
   /** Keep a lane at its length, fill it up from older orders, and count it. @param {Status} status */

@@ -5,6 +5,7 @@
 
 import { GatewayClient } from "/static/gateway.js";
 import { keptTransport, showConnection } from "/static/ui/connection.js";
+import { drawing } from "/static/ui/drawing.js";
 import { byId, setText } from "/static/ui/elements.js";
 import { count, duration, quantile, shortId, time } from "/static/ui/format.js";
 import { Board } from "./board.js";
@@ -24,13 +25,13 @@ const resumption = new Resumption(client, "orders");
 const board = new Board(orders, async ({ order, customer }) => {
   await client.send(`/orders/${encodeURIComponent(order)}/ship`, { customer, tracking: trackingNumber() });
 });
+const scheduleFigures = drawing(drawFigures);
+const scheduleLoad = drawing(drawLoad);
 const load = new Load({ place, articles: ARTICLES, changed: scheduleLoad });
 
 let lastPosition = "–";
 let lastEventAt = 0;
 let peak = 0;
-let isScheduled = false;
-let isLoadScheduled = false;
 
 showConnection(client);
 client.subscribe("orders", take, { after: "earliest" });
@@ -47,10 +48,7 @@ function take(event, { position }) {
   if (order) board.show(order);
   lastPosition = position ?? lastPosition;
   lastEventAt = now;
-  if (!isScheduled) {
-    isScheduled = true;
-    requestAnimationFrame(drawFigures);
-  }
+  scheduleFigures();
 }
 
 /**
@@ -67,7 +65,6 @@ function latencyOf(event, now) {
 }
 
 function drawFigures() {
-  isScheduled = false;
   const total = byId("total", HTMLElement);
   total.dataset.total = String(orders.events);
   setText(total, count(orders.events));
@@ -154,14 +151,7 @@ loadForm.addEventListener("submit", (submission) => {
   load.start(byId("load-rate", HTMLInputElement).valueAsNumber, byId("load-seconds", HTMLInputElement).valueAsNumber);
 });
 
-function scheduleLoad() {
-  if (isLoadScheduled) return;
-  isLoadScheduled = true;
-  requestAnimationFrame(drawLoad);
-}
-
 function drawLoad() {
-  isLoadScheduled = false;
   const { sent, accepted, failed, wanted, lastError } = load.progress;
   setText(byId("load-button", HTMLButtonElement), load.isRunning ? "Stop" : "Start load");
   const progress = byId("load-progress", HTMLProgressElement);
