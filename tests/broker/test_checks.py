@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -153,6 +154,8 @@ async def test_a_user_who_may_not_write() -> None:
 @pytest.fixture
 def certificate(short_dir: Path) -> tuple[Path, Path]:
     """A key and a certificate for 127.0.0.1 that nobody vouches for."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the command openssl: apt-get install openssl")
     key, certificate = short_dir / "key.pem", short_dir / "certificate.pem"
     command = (
         "openssl req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
