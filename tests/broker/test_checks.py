@@ -4,9 +4,9 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
