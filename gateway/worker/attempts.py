@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from gateway.broker.streams import CommandStreams, Settlement
@@ -85,10 +84,13 @@ class Attempts:
         Returns what came of it; or the seconds until it may be started; or None if the command is
         settled already.
         """
-        async with AsyncExitStack() as stack:
-            if job.suspect:
-                await stack.enter_async_context(self._quarantine)
-            await stack.enter_async_context(self._slots)
+        if job.suspect:
+            async with self._quarantine:
+                return await self._attempt_in_turn(job, partition)
+        return await self._attempt_in_turn(job, partition)
+
+    async def _attempt_in_turn(self, job: Job, partition: Partition) -> Settlement | float | None:
+        async with self._slots:
             job.busy = True
             number = await self._start(job, partition)
             if number is None:
@@ -105,7 +107,7 @@ class Attempts:
         handler = self._handlers.get(job.envelope.type)
         run = f"{self._token}-{next(self._runs)}"
         started = started_event(job.envelope, time=now())
-        channel = self._settlements.life_channel(job.envelope)
+        channel = self._settlements.life(job.envelope)
         return await self._insist(
             partition,
             lambda: self._streams.start(

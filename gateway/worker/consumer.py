@@ -250,7 +250,7 @@ class Worker:
         assert task is not None
         following: Job | None = job
         try:
-            while following and not partition.closing:
+            while following:
                 partition.tasks[task] = job = following
                 await self._attempts.carry(job, partition)
                 if partition.closing:

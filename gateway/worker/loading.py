@@ -81,8 +81,24 @@ def load(modules: Sequence[str], base_dir: Path) -> Handlers:
             used, and where each of them is.
     """
     problems: list[Problem] = []
+    handlers = _collect(_functions(modules, base_dir.resolve(), problems), problems)
+    if problems:
+        raise ConfigError(problems)
+    return handlers
+
+
+def handlers_of(*functions: Function) -> Handlers:
+    """Return the handlers that these marked functions are. Raises `ConfigError`."""
+    problems: list[Problem] = []
+    handlers = _collect(functions, problems)
+    if problems:
+        raise ConfigError(problems)
+    return handlers
+
+
+def _collect(functions: Iterable[Function], problems: list[Problem]) -> Handlers:
     found: dict[str, Handler] = {}
-    for function in _functions(modules, base_dir.resolve(), problems):
+    for function in functions:
         for mark in getattr(function, MARK):
             handler = _handler(function, mark, problems)
             first = handler and found.setdefault(mark.type, handler)
@@ -90,8 +106,6 @@ def load(modules: Sequence[str], base_dir: Path) -> Handlers:
                 there = f"there is one at {first.file}:{first.line} already"
                 message = f"expected one handler of {mark.type!r} but {there}"
                 problems.append(Problem(handler.file, handler.line, message))
-    if problems:
-        raise ConfigError(problems)
     return Handlers(found.values())
 
 

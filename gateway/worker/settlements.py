@@ -17,6 +17,7 @@ class Settlements:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._life = publisher.publication(channel_of("any"), b"")
 
     def succeeded(self, envelope: Envelope, attempt: int, outcome: Outcome) -> Settlement:
         """The handler returned.
@@ -58,9 +59,9 @@ class Settlements:
         told = {"reason": reason}
         return self._settlement(envelope, status, [], told=told, dead_letter=letter)
 
-    def life_channel(self, envelope: Envelope) -> Publication:
-        """The channel on which the command's life is told, with an event yet to be filled in."""
-        return self._publisher.publication(channel_of(envelope.id), b"")
+    def life(self, envelope: Envelope, event: bytes = b"") -> Publication:
+        """Return an event that tells of the command's life, for the command's own channel."""
+        return self._life._replace(channel=channel_of(envelope.id), event=event)
 
     def _settlement(
         self,
@@ -75,12 +76,11 @@ class Settlements:
     ) -> Settlement:
         """Add the event on the command's own channel, which also tells what is in `told`."""
         event = life_event(status, envelope, time=now(), **(told or {}))
-        life = self._publisher.publication(channel_of(envelope.id), event)
         return Settlement(
             status=status.status,
             done=status.status in FINAL,
             attempt=status.attempts,
-            publications=[*publications, life],
+            publications=[*publications, self.life(envelope, event)],
             result=result,
             error=status.error or "",
             finished_at=status.finished_at or "",

@@ -9,8 +9,8 @@
 if redis.call('GET', KEYS[3]) ~= ARGV[2] then
   return 0
 end
-local known = redis.call('HMGET', KEYS[5], 'status', 'attempts')
-if known[1] ~= 'started' or known[2] ~= ARGV[5] then
+local found = redis.call('HMGET', KEYS[5], 'status', 'attempts')
+if found[1] ~= 'started' or found[2] ~= ARGV[5] then
   return 2
 end
 if ARGV[6] == '1' then
@@ -24,13 +24,18 @@ else
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('HSET', KEYS[5], 'retry_at', string.format('%.0f', now + ARGV[12]))
 end
-redis.call('HSET', KEYS[5], 'status', ARGV[7])
+local known, unknown = {'status', ARGV[7]}, {}
 for index, name in ipairs({'result', 'error', 'finished_at'}) do
-  if ARGV[7 + index] ~= '' then
-    redis.call('HSET', KEYS[5], name, ARGV[7 + index])
+  local value = ARGV[7 + index]
+  if value ~= '' then
+    known[#known + 1], known[#known + 2] = name, value
   else
-    redis.call('HDEL', KEYS[5], name)
+    unknown[#unknown + 1] = name
   end
+end
+redis.call('HSET', KEYS[5], unpack(known))
+if unknown[1] then
+  redis.call('HDEL', KEYS[5], unpack(unknown))
 end
 if ARGV[13] ~= '' then
   redis.call('XADD', KEYS[6], '*', 'd', ARGV[13])

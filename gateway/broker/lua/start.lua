@@ -24,13 +24,15 @@ if known[3] then
     return -left
   end
 end
-redis.call('HSET', KEYS[5], 'status', 'started')
-redis.call('HDEL', KEYS[5], 'retry_at')
-if tonumber(known[2] or 0) >= tonumber(ARGV[6]) then
-  return known[2] + 1
+if known[3] then
+  redis.call('HDEL', KEYS[5], 'retry_at')
 end
-local attempt = redis.call('HINCRBY', KEYS[5], 'attempts', 1)
-redis.call('HSET', KEYS[5], 'run', ARGV[5])
+local attempt = (known[2] or 0) + 1
+if attempt > tonumber(ARGV[6]) then
+  redis.call('HSET', KEYS[5], 'status', 'started')
+  return attempt
+end
+redis.call('HSET', KEYS[5], 'status', 'started', 'run', ARGV[5], 'attempts', attempt)
 append(KEYS[1], KEYS[2], ARGV[1], KEYS[6], KEYS[7], ARGV[7],
   ARGV[10] .. attempt .. ARGV[11] .. attempt .. ARGV[12], ARGV[8], ARGV[9])
 return attempt

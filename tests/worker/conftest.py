@@ -1,0 +1,18 @@
+"""Fixtures of the worker's tests: a stage for each, on a log of its own."""
+
+import pytest
+
+from tests.servers import Broker
+from tests.worker.stage import Stage, config_of
+
+
+@pytest.fixture
+def stage(broker: Broker) -> Stage:
+    """An empty log on the embedded Valkey, with one stream."""
+    return Stage(config_of(broker.config), broker.clients)
+
+
+@pytest.fixture
+def any_stage(any_broker: Broker) -> Stage:
+    """The same on each kind of server in turn."""
+    return Stage(config_of(any_broker.config), any_broker.clients)
