@@ -7,6 +7,7 @@ channels of one connection: the epoch of the log and the id of the newest entry 
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.errors import BadRequest
 
@@ -66,8 +67,7 @@ class Pattern:
         return found.groupdict() if found else None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class EntryId:
+class EntryId(NamedTuple):
     """The id of an entry in the log, as Redis orders them: milliseconds, then a sequence number."""
 
     ms: int

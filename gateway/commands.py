@@ -5,6 +5,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from gateway.events import Event, encode, with_channel
+
 T = TypeVar("T")
 
 
@@ -78,6 +80,43 @@ class CommandStatus(msgspec.Struct, omit_defaults=True, kw_only=True):
     finished_at: str | None = None
     result: Any = None
     error: str | None = None
+
+
+def life_event(status: CommandStatus, envelope: Envelope, *, time: str, **more: Any) -> bytes:
+    """Return the event that tells of a change in a command's life, for the command's own channel.
+
+    Its type is `command.<status>`, its data the status resource and `more`.
+    """
+    event = Event(
+        f"command.{status.status}",
+        id=f"{status.id}-{status.status}-{status.attempts}",
+        source=f"/commands/{status.id}",
+        subject=status.id,
+        time=time,
+        data=msgspec.to_builtins(status) | more,
+        correlationid=envelope.correlationid or status.id,
+        causationid=status.id,
+        traceparent=envelope.traceparent,
+    )
+    return with_channel(encode(event), channel_of(status.id))
+
+
+def started_event(envelope: Envelope, *, time: str) -> list[bytes]:
+    """Return the event `command.started`, cut in three where it tells the number of the attempt.
+
+    Only the log knows that number, in the step in which it counts the attempt.
+    """
+    status = CommandStatus(
+        id=envelope.id,
+        type=envelope.type,
+        status=Status.STARTED,
+        attempts=0,
+        accepted_at=envelope.time,
+    )
+    # A raw quote only ever ends a JSON string, so no text of a sender looks like these.
+    before, _, rest = life_event(status, envelope, time=time).partition(b'-started-0"')
+    middle, _, after = rest.partition(b'"attempts":0')
+    return [before + b"-started-", b'"' + middle + b'"attempts":', after]
 
 
 def channel_of(command_id: str) -> str:

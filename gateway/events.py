@@ -4,7 +4,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from ulid import ULID
@@ -101,3 +101,15 @@ _OPTIONAL = (
 def with_channel(encoded: bytes, channel: str) -> bytes:
     """Return an encoded event with its `channel` attribute: one splice, no second encoding."""
     return b'%b,"channel":"%b"}' % (encoded[:-1], channel.encode())
+
+
+class Publication(NamedTuple):
+    """One event on its way into one channel."""
+
+    channel: str
+    event: bytes
+    """The encoded CloudEvent, with its `channel`."""
+    size: int
+    """Events that the channel retains; 0 for none."""
+    ttl_ms: int
+    """How long it retains them."""

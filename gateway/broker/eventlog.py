@@ -1,32 +1,23 @@
 """The event log: one stream in one order, and beside it what each channel retains."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from gateway.broker.client import translate
+from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Argument, Pipeline
 from gateway.channels import EARLIEST, EntryId, Position
+from gateway.events import Publication
 
 GROUP_PREFIX = "node-"
 NODE_TTL = 30
 """Seconds without a sign of life after which a serving process counts as dead."""
 
 FIRST = EntryId(0, 0)
-
-
-class Publication(NamedTuple):
-    """One event on its way into one channel."""
-
-    channel: str
-    event: bytes
-    """The encoded CloudEvent, with its `channel`."""
-    size: int
-    """Events that the channel retains; 0 for none."""
-    ttl_ms: int
 
 
 class Entry(NamedTuple):
@@ -66,6 +57,17 @@ class Page(NamedTuple):
 
 class Lost(Exception):
     """A stream or its consumer group is gone: the log was emptied or replaced."""
+
+
+@contextmanager
+def lost() -> Iterator[None]:
+    """Raise `Lost` where the server says that a stream or a group is not there."""
+    try:
+        yield
+    except ResponseError as error:
+        if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
+            raise Lost(str(error)) from error
+        raise
 
 
 class EventLog:
@@ -138,16 +140,10 @@ class EventLog:
             BrokerUnavailable: the broker cannot be reached.
         """
         events = self._keys.events
-        try:
+        with translated(), lost():
             answer = await self._blocking.xreadgroup(
                 GROUP_PREFIX + node, node, {events: ">"}, count=count, block=block_ms, noack=True
             )
-        except ResponseError as error:
-            if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
-                raise Lost(str(error)) from error
-            raise translate(error) from error
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
         return [
             Entry(id, fields[b"c"], fields[b"e"], int(fields[b"n"]))
             for id, fields in _only_stream(answer)
@@ -160,33 +156,27 @@ class EventLog:
 
     async def sign_of_life(self, node: str) -> None:
         """Say that this serving process lives; forget the groups of those that no longer do."""
-        try:
+        with translated():
             await self._redis.set(self._keys.node(node), 1, ex=NODE_TTL)
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
 
     async def reap(self) -> list[str]:
         """Destroy the consumer groups of serving processes that died, and return their names."""
-        try:
+        dead = []
+        with translated():
             groups = await self._redis.xinfo_groups(self._keys.events)
-            dead = []
             for group in groups:
                 name = group["name"].decode()
                 node = name.removeprefix(GROUP_PREFIX)
                 if node != name and not await self._redis.exists(self._keys.node(node)):
                     await self._redis.xgroup_destroy(self._keys.events, name)
                     dead.append(node)
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
         return dead
 
     async def leave(self, node: str) -> None:
         """Give the node's consumer group back."""
-        try:
+        with translated():
             await self._redis.xgroup_destroy(self._keys.events, GROUP_PREFIX + node)
             await self._redis.delete(self._keys.node(node))
-        except (RedisError, OSError) as error:
-            raise translate(error) from error
 
 
 def publication_arguments(

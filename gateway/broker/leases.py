@@ -42,13 +42,18 @@ class Leases:
         with translated():
             await self._redis.zrem(self._keys.workers(stream), self.token)
 
-    async def acquire(self, stream: str, partition: int) -> bool:
-        """Take a partition that nobody holds. Raises `BrokerUnavailable`."""
-        with translated():
-            taken = await self._redis.set(
-                self._keys.lease(stream, partition), self.token, nx=True, px=self._ttl_ms
-            )
-        return bool(taken)
+    async def acquire(
+        self, partitions: Sequence[tuple[str, int]], *, count: int
+    ) -> set[tuple[str, int]]:
+        """Take up to `count` of those partitions that nobody holds, and return which.
+
+        Raises `BrokerUnavailable`; it can be asked again, and then tells what was taken.
+        """
+        if not partitions:
+            return set()
+        keys = [self._keys.lease(*partition) for partition in partitions]
+        answers = await self._pipeline.call("acquire", keys, [self.token, self._ttl_ms, count])
+        return {each for each, taken in zip(partitions, answers, strict=True) if taken}
 
     async def renew(self, partitions: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
         """Prolong leases, and return those that are still held. Raises `BrokerUnavailable`."""

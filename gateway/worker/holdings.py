@@ -1,6 +1,5 @@
 """Which partitions this worker holds: its fair share, as long as it renews its leases."""
 
-import asyncio
 import logging
 import random
 import time
@@ -72,8 +71,8 @@ class Holdings:
     async def tick(self) -> None:
         """Renew the leases if it is time, hand back what is surplus, take what is free.
 
-        Cancelling is safe; a lease that was just taken may then stay unused until it expires.
-        Raises `BrokerUnavailable`.
+        Cancelling is safe: what was taken meanwhile is found by the next one. Raises
+        `BrokerUnavailable`.
         """
         await self._renew()
         await self._hand_back()
@@ -128,20 +127,14 @@ class Holdings:
         mine = [each for each in self.held.values() if each.id[0] == stream and not each.closing]
         for partition in mine[share:]:
             partition.close()
-        free = [(stream, n) for n in range(self._partitions) if (stream, n) not in self.held]
-        random.shuffle(free)  # so that workers that start together do not ask for the same
         wanted = share - len(mine)
-        while free and wanted > 0:
-            asked, free = free[:wanted], free[wanted:]
-            wanted -= await self._acquire(asked)
+        if wanted > 0:
+            await self._acquire(stream, wanted)
 
-    async def _acquire(self, asked: Sequence[PartitionId]) -> int:
-        """Take those partitions that are free, and return how many."""
+    async def _acquire(self, stream: str, wanted: int) -> None:
+        free = [(stream, n) for n in range(self._partitions) if (stream, n) not in self.held]
+        random.shuffle(free)  # so that no worker ends up with a pattern of the neediest ones
         expires = time.monotonic() + self._leases.ttl
-        answers = await asyncio.gather(*(self._leases.acquire(*id) for id in asked))
-        for id, taken in zip(asked, answers, strict=True):
-            if taken:
-                self.held[id] = Partition(id, expires=expires)
-        if any(answers):
+        for id in await self._leases.acquire(free, count=wanted):
+            self.held[id] = Partition(id, expires=expires)
             self._on_change()
-        return sum(answers)

@@ -1,0 +1,1 @@
+"""HTTP in: commands, events, history, and the pages."""

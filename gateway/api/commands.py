@@ -1,0 +1,82 @@
+"""Commands over HTTP: the configured paths, and the status resource."""
+
+import re
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api import bodies
+from gateway.api.problems import JSONResponse
+from gateway.commands import FINAL, CommandStatus, channel_of
+from gateway.dispatch import Dispatcher, Origin
+
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d{1,6})\s*(?:$|[,;])", re.IGNORECASE)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class CommandEndpoint:
+    """`POST {command path}`: 202 once the command is in the log.
+
+    With `Prefer: wait=N` (RFC 7240) the outcome itself, 200, if it comes within N seconds.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, *, max_body: int, max_wait: float) -> None:
+        self._dispatcher = dispatcher
+        self._max_body = max_body
+        self._max_wait = max_wait
+
+    async def __call__(self, request: Request) -> Response:
+        bodies.expect_json(request)
+        body = await bodies.read(request, self._max_body)
+        wait = wanted_wait(request)
+        status = await self._dispatcher.send(
+            request.url.path,
+            body,
+            wait=min(wait or 0.0, self._max_wait),
+            origin=_origin(request),
+        )
+        response = _final(status) if status.status in FINAL else _accepted(status)
+        if wait is not None:
+            response.headers["preference-applied"] = f"wait={min(wait, int(self._max_wait))}"
+        return response
+
+
+class StatusEndpoint:
+    """`GET /commands/{id}`: what became of a command."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def __call__(self, request: Request) -> Response:
+        status = await self._dispatcher.status(request.path_params["id"])
+        return JSONResponse(status, headers={"cache-control": "no-store"})
+
+
+def wanted_wait(request: Request) -> int | None:
+    """Return the seconds of `Prefer: wait=N`, or None where there is none."""
+    found = _WAIT.search(",".join(request.headers.getlist("prefer")))
+    return int(found[1]) if found else None
+
+
+def _origin(request: Request) -> Origin:
+    traceparent = request.headers.get("traceparent", "")
+    if not _TRACEPARENT.fullmatch(traceparent):
+        return Origin()
+    return Origin(traceparent, request.headers.get("tracestate", "")[:512] or None)
+
+
+def _accepted(status: CommandStatus) -> Response:
+    url = f"/commands/{status.id}"
+    channel = quote(channel_of(status.id), safe="")
+    document = {
+        "id": status.id,
+        "status": status.status,
+        "status_url": url,
+        "events_url": f"/sse?channel={channel}&last_event_id=earliest",
+    }
+    return JSONResponse(document, status_code=202, headers={"location": url})
+
+
+def _final(status: CommandStatus) -> Response:
+    return JSONResponse(status, headers={"content-location": f"/commands/{status.id}"})

@@ -1,0 +1,112 @@
+"""The application: everything of one serving process, wired together."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from gateway import __version__
+from gateway.api import health, pages, problems
+from gateway.api.commands import CommandEndpoint, StatusEndpoint
+from gateway.api.events import EventsEndpoint, HistoryEndpoint
+from gateway.broker.broker import Broker
+from gateway.config import Config
+from gateway.dispatch import Dispatcher
+from gateway.errors import CloseCode, GatewayError
+from gateway.hub.feed import Feed
+from gateway.hub.history import History
+from gateway.hub.hub import Hub
+from gateway.policy.compiler import Policy
+from gateway.policy.publishing import Publisher
+from gateway.resources import web_dir
+from gateway.transports import sse, websocket
+from gateway.transports.door import Door
+
+
+class Gateway:
+    """One serving process: its hub, its feed, its dispatcher, and the application over them."""
+
+    def __init__(self, config: Config, policy: Policy, broker: Broker) -> None:
+        self.config = config
+        self.policy = policy
+        server = config.server
+        publisher = Publisher(policy.feeds, policy.channels)
+        self.hub = Hub(
+            History(broker.events, publisher.retention_ms), write_buffer=server.write_buffer
+        )
+        self.feed = Feed(
+            broker.events,
+            self.hub,
+            secrets.token_hex(6),
+            heartbeat=server.heartbeat,
+            window_ms=int(server.goodbye_window * 1000),
+        )
+        self.dispatcher = Dispatcher(
+            policy.commands,
+            publisher,
+            broker.commands,
+            broker.events,
+            self.hub,
+            max_body=server.max_body,
+        )
+        self._broker = broker
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tail the log for as long as the block lasts. Raises `BrokerUnavailable`, `StartError`."""
+        await self._broker.commands.open(self.policy.commands.streams)
+        await self.feed.start()
+        async with asyncio.TaskGroup() as tasks:
+            feed = tasks.create_task(self.feed.run())
+            try:
+                yield
+            finally:
+                feed.cancel()
+        await self.feed.leave()
+
+    def say_goodbye(self) -> None:
+        """Tell every subscriber to come back, to whoever serves them then."""
+        window_ms = int(self.config.server.goodbye_window * 1000)
+        self.hub.dismiss(CloseCode.SHUTDOWN, window_ms=window_ms)
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        app = Starlette(
+            routes=list(self._routes()),
+            exception_handlers={
+                GatewayError: problems.on_gateway_error,
+                HTTPException: problems.on_http_error,
+                Exception: problems.on_bug,
+            },
+        )
+        app.state.door = Door(
+            hub=self.hub,
+            channels=self.policy.channels,
+            dispatcher=self.dispatcher,
+            max_subscriptions=self.config.server.max_subscriptions,
+            max_frame=self.config.server.max_frame,
+            heartbeat=self.config.server.heartbeat,
+        )
+        return app
+
+    def _routes(self) -> Iterator[BaseRoute]:
+        server, channels = self.config.server, self.policy.channels
+        command = CommandEndpoint(
+            self.dispatcher, max_body=server.max_body, max_wait=server.max_wait
+        )
+        for route in self.policy.commands:
+            yield Route(route.path, command.__call__, methods=["POST"])
+        events = EventsEndpoint(self.dispatcher, self.config.events, max_body=server.max_body)
+        history = HistoryEndpoint(self._broker.events, channels)
+        yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
+        yield Route("/events", events.__call__, methods=["POST"])
+        yield Route("/channels/{channel}/history", history.__call__)
+        yield Route("/sse", sse.endpoint)
+        yield WebSocketRoute("/ws", websocket.endpoint)
+        yield Route("/healthz", health.healthz)
+        yield Route("/readyz", health.Readiness(lambda: self.feed.connected).__call__)
+        yield from pages.routes(self.config, self.policy, web_dir(), __version__)

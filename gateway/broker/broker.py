@@ -1,0 +1,57 @@
+"""The broker: the durable log with everything that is kept in it, as one process sees it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from gateway.broker.client import Clients, opened
+from gateway.broker.eventlog import EventLog
+from gateway.broker.keys import Keys
+from gateway.broker.leases import Leases
+from gateway.broker.scripts import Pipeline
+from gateway.broker.streams import CommandStreams
+from gateway.config import BrokerConfig
+
+
+class Broker:
+    """Everything in the log, over the connections of one process."""
+
+    def __init__(self, config: BrokerConfig, clients: Clients) -> None:
+        self._clients = clients
+        self._keys = Keys(config.namespace)
+        self._pipeline = Pipeline(clients.commands)
+        self.where = clients.url
+        """The server's URL, without its password."""
+        self.events = EventLog(
+            clients.commands, clients.blocking(), self._pipeline, self._keys, size=config.log_size
+        )
+        self.commands = CommandStreams(
+            clients.commands,
+            self._pipeline,
+            self._keys,
+            partitions=config.partitions,
+            log_size=config.log_size,
+            status_ttl_ms=int(config.status_ttl * 1000),
+        )
+
+    def blocking(self) -> Redis:
+        """Return a client of its own for reads that block."""
+        return self._clients.blocking()
+
+    def leases(self, worker: str, *, ttl: float) -> Leases:
+        """Return the leases of one worker; each lasts `ttl` seconds unless it is renewed."""
+        return Leases(
+            self._clients.commands,
+            self._pipeline,
+            self._keys,
+            worker=worker,
+            ttl_ms=int(ttl * 1000),
+        )
+
+
+@asynccontextmanager
+async def open_broker(config: BrokerConfig) -> AsyncIterator[Broker]:
+    """Give the configured log, or the one on the embedded server. Raises `StartError`."""
+    async with opened(config) as clients:
+        yield Broker(config, clients)

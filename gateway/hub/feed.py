@@ -1,0 +1,136 @@
+"""The feed: tails the event log into the hub."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+
+from gateway.broker.eventlog import NODE_TTL, Entry, EventLog, Lost
+from gateway.errors import BrokerUnavailable
+from gateway.hub.hub import SLOTS, Hub
+
+logger = logging.getLogger(__name__)
+
+READ_COUNT = 1000
+"""Entries of one read. What arrived together leaves together, so load makes writes cheaper."""
+BLOCK_MS = 5000
+"""How long a read waits at the broker before it is asked again."""
+CHUNK = 256 << 10
+"""Bytes of events written at once, so that one batch cannot fill everybody's write buffer."""
+IDLE_MS = 10_000
+"""An idle log gets an entry for nobody this often: positions stay younger than any retention."""
+RETRY_MAX = 5.0
+"""Seconds. The longest pause between attempts to reach a broker that is away."""
+
+
+class Feed:
+    """Reads every entry of the event log once and in order, and has the hub dispatch it."""
+
+    def __init__(
+        self, log: EventLog, hub: Hub, node: str, *, heartbeat: float, window_ms: int
+    ) -> None:
+        """`node` names this process at the broker; `heartbeat` is in seconds."""
+        self._log = log
+        self._hub = hub
+        self._node = node
+        self._heartbeat = heartbeat
+        self._window_ms = window_ms
+        self._number: int | None = None
+        """Of the newest entry that was dispatched."""
+        self.connected = False
+        """The broker answered last time: what readiness is about."""
+
+    async def start(self) -> None:
+        """Join the log at its end. Raises `BrokerUnavailable`."""
+        joined = await self._log.join(self._node)
+        self._hub.begin(joined.epoch, joined.after)
+        self._number = joined.number
+        self.connected = True
+
+    async def run(self) -> None:
+        """Tail the log until cancelled, then leave it. A broker that is away is waited for."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tail())
+            tasks.create_task(self._upkeep())
+            tasks.create_task(self._beat())
+
+    async def leave(self) -> None:
+        """Give the place in the log back."""
+        await self._log.leave(self._node)
+
+    async def _tail(self) -> None:
+        pause = 0.0
+        while True:
+            try:
+                if not self.connected:
+                    await self._rejoin()
+                while True:
+                    entries = await self._log.read(self._node, count=READ_COUNT, block_ms=BLOCK_MS)
+                    pause = 0.0
+                    if entries:
+                        self._take(entries)
+            except (Lost, BrokerUnavailable) as error:
+                if self.connected:
+                    logger.warning("the feed lost the broker: %s", error)
+                self.connected = False
+                await asyncio.sleep(random.uniform(0, pause))
+                pause = min(max(0.1, pause * 2), RETRY_MAX)
+
+    async def _rejoin(self) -> None:
+        """Go on where the hub stands, if that place is still there; otherwise begin anew."""
+        here = self._hub.here()
+        joined = await self._log.join(self._node, here.id)
+        if joined.epoch != here.epoch or joined.last < here.id:
+            logger.warning("the log was replaced: all subscribers have to resume")
+            joined = await self._log.join(self._node)
+            self._hub.begin(joined.epoch, joined.after)
+            self._number = joined.number
+            self._hub.interrupt(window_ms=self._window_ms)
+        self.connected = True
+        logger.info("the feed is back at the broker")
+
+    def _take(self, entries: list[Entry]) -> None:
+        first, last = entries[0].number, entries[-1].number
+        if self._number is not None and first != self._number + 1:
+            logger.warning("the feed missed %d entries", first - self._number - 1)
+            self._hub.begin(self._hub.epoch, self._hub.position)
+            self._hub.interrupt(window_ms=self._window_ms)
+        self._number = last
+        for chunk in _chunks(entries):
+            self._hub.dispatch(chunk)
+
+    async def _upkeep(self) -> None:
+        """Show that this process lives, keep positions young, clear away after the dead."""
+        while True:
+            await asyncio.sleep(random.uniform(0.8, 1.0) * NODE_TTL / 3)
+            try:
+                await self._log.sign_of_life(self._node)
+                await self._log.tick(IDLE_MS)
+                for node in await self._log.reap():
+                    logger.info("cleared away after the process %s, which died", node)
+            except BrokerUnavailable:
+                continue  # the tail says so
+
+    async def _beat(self) -> None:
+        """The one timer for the heartbeats of all connections."""
+        slot = 0
+        while True:
+            await asyncio.sleep(self._heartbeat / SLOTS)
+            self._hub.beat(slot)
+            slot = (slot + 1) % SLOTS
+
+
+def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Cut a batch where its events would be more than `CHUNK` bytes."""
+    if sum(len(entry.event) for entry in entries) <= CHUNK:
+        yield entries
+        return
+    chunk: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if chunk and size + len(entry.event) > CHUNK:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += len(entry.event)
+    yield chunk

@@ -1,0 +1,219 @@
+"""The hub: who on this process is subscribed to what.
+
+Apart from a resumption's reads nothing here awaits: between a check and the change that depends on
+it no other code runs, so there is no race between subscribing and publishing.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from functools import partial
+
+from gateway.broker.eventlog import Entry
+from gateway.channels import EntryId, Position
+from gateway.errors import CloseCode
+from gateway.hub.audience import Audience, Batch, Held
+from gateway.hub.history import History
+from gateway.hub.resumption import Resumption
+from gateway.hub.subscription import Connection, Request, Standing
+
+logger = logging.getLogger(__name__)
+
+SLOTS = 25
+"""Parts into which the connections are divided, so that their heartbeats do not come at once."""
+
+
+class Hub:
+    """Connections, their subscriptions, and the position up to which everything was dispatched."""
+
+    def __init__(self, history: History, *, write_buffer: int) -> None:
+        self._history = history
+        self._write_buffer = write_buffer
+        self._audiences: dict[bytes, Audience] = {}
+        self._slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
+        self._next_slot = 0
+        self._resumptions: dict[Connection, Resumption] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
+        self.slow: set[Connection] = set()
+        """Connections whose peer lags: looked at after each batch."""
+        self.epoch = ""
+        self.position = EntryId(0, 0)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots))
+
+    @property
+    def token(self) -> str:
+        """The position at which every live subscription stands."""
+        return f"{self.epoch}-{self.position}"
+
+    # Connections
+
+    def open(self, connection: Connection) -> None:
+        """Take a connection in: from now on it gets heartbeats and a goodbye."""
+        connection.slot = self._next_slot
+        self._next_slot = (self._next_slot + 1) % SLOTS
+        self._slots[connection.slot].add(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Forget a connection that ended. Harmless when done twice."""
+        self._slots[connection.slot].discard(connection)
+        self.slow.discard(connection)
+        resumption = self._resumptions.pop(connection, None)
+        if resumption is not None:
+            resumption.cancel()
+        for audience in connection.audiences:
+            self._leave(connection, audience)
+        connection.audiences = ()
+
+    def beat(self, slot: int) -> None:
+        """Send a sign of life to one part of the connections."""
+        signs: dict[tuple[object, bool], bytes] = {}
+        for connection in tuple(self._slots[slot % SLOTS]):
+            catching_up = connection in self._resumptions
+            key = (connection.encoding, catching_up)
+            if key not in signs:
+                position = None if catching_up else self.token.encode()
+                signs[key] = connection.encoding.heartbeat(position)
+            connection.beat(signs[key])
+
+    def dismiss(self, code: CloseCode, *, window_ms: int) -> None:
+        """Say goodbye to everybody; their returns are spread over a window of milliseconds."""
+        for slot in self._slots:
+            for connection in tuple(slot):
+                connection.goodbye(code, random.randint(0, window_ms))
+
+    # Subscriptions
+
+    def subscribe(self, connection: Connection, request: Request) -> None:
+        """Subscribe a connection; from a position, as soon as the history was read.
+
+        The answer is written before the first event; between the position asked for and the
+        present nothing is left out, nothing comes twice, and all comes in the order of the log.
+        """
+        resumption = self._resumptions.get(connection)
+        if connection.closed:
+            return
+        if resumption is not None:
+            resumption.add(request)
+        elif request.after is None:
+            self.go_live(connection, request.channels)
+            standing = Standing(self.token, recovered=True)
+            connection.write(request.acknowledge(dict.fromkeys(request.channels, standing)))
+        else:
+            self._resume(connection, request)
+
+    def unsubscribe(self, connection: Connection, channel: str) -> bool:
+        """End a subscription. Returns False if there was none."""
+        audience = self._audiences.get(channel.encode())
+        if audience is None or audience not in connection.audiences:
+            return False
+        connection.audiences = tuple(each for each in connection.audiences if each is not audience)
+        self._leave(connection, audience)
+        return True
+
+    def is_subscribed(self, connection: Connection, channel: str) -> bool:
+        return self._audiences.get(channel.encode()) in connection.audiences
+
+    def go_live(self, connection: Connection, channels: Sequence[str]) -> None:
+        """Write the channels' events to the connection as they come."""
+        for audience in self._join(connection, channels):
+            audience.go_live(connection)
+
+    def hold(self, connection: Connection, channels: Sequence[str], held: Held) -> None:
+        """Keep the events of these channels, and of those it hears already, for the connection."""
+        self._join(connection, channels)
+        for audience in connection.audiences:
+            audience.hold(connection, held)
+
+    def release(self, connection: Connection) -> None:
+        """The connection has caught up: everything it is subscribed to goes live."""
+        self._resumptions.pop(connection, None)
+        for audience in connection.audiences:
+            audience.go_live(connection)
+
+    def _join(self, connection: Connection, channels: Sequence[str]) -> list[Audience]:
+        joined = []
+        for channel in channels:
+            name = channel.encode()
+            audience = self._audiences.get(name)
+            if audience is None:
+                audience = self._audiences[name] = Audience(name)
+            if audience not in connection.audiences:
+                connection.audiences = (*connection.audiences, audience)
+            joined.append(audience)
+        return joined
+
+    def _leave(self, connection: Connection, audience: Audience) -> None:
+        audience.leave(connection)
+        if not len(audience):
+            self._audiences.pop(audience.channel, None)
+
+    def _resume(self, connection: Connection, request: Request) -> None:
+        resumption = Resumption(self, self._history, connection, limit=self._write_buffer)
+        self._resumptions[connection] = resumption
+        resumption.add(request)
+        task = asyncio.create_task(resumption.run())
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._finished, connection))
+
+    def _finished(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("a resumption failed", exc_info=error)
+            connection.goodbye(CloseCode.POSITION_LOST, random.randint(100, 1000))
+
+    # Events
+
+    def dispatch(self, entries: Sequence[Entry]) -> None:
+        """Write entries, which follow the hub's position without a gap, to all who hear them."""
+        heard: dict[Audience, list[Entry]] = {}
+        for entry in entries:
+            audience = self._audiences.get(entry.channel)
+            if audience is not None:
+                heard.setdefault(audience, []).append(entry)
+        self.position = EntryId.parse(entries[-1].id)
+        if heard:
+            batch = Batch(self.epoch.encode())
+            batch.publish(heard)
+            if batch.overflowed or self.slow:
+                self._close_slow(batch.overflowed)
+        if self._awaited:
+            self._wake()
+
+    async def reached(self, id: EntryId) -> None:
+        """Wait until everything up to this entry was dispatched."""
+        if self.position < id:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.append((id, future))
+            await future
+
+    def _wake(self) -> None:
+        for id, future in self._awaited:
+            if id <= self.position and not future.done():
+                future.set_result(None)
+        self._awaited = [each for each in self._awaited if not each[1].done()]
+
+    def _close_slow(self, overflowed: list[Connection]) -> None:
+        lagging = [each for each in self.slow if each.unsent() > self._write_buffer]
+        for connection in (*overflowed, *lagging):
+            connection.goodbye(CloseCode.SLOW_CONSUMER, random.randint(100, 1000))
+
+    # The log
+
+    def begin(self, epoch: str, position: EntryId) -> None:
+        """Stand at this position of the log: everything after it will be dispatched."""
+        self.epoch, self.position = epoch, position
+        awaited, self._awaited = self._awaited, []
+        for _, future in awaited:  # who waits for what another log held finds it replaced
+            if not future.done():
+                future.set_result(None)
+
+    def interrupt(self, *, window_ms: int) -> None:
+        """What the subscribers have and what comes next do not join up: let them all resume."""
+        self.dismiss(CloseCode.POSITION_LOST, window_ms=window_ms)
+
+    def here(self) -> Position:
+        return Position(self.epoch, self.position)

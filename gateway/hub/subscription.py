@@ -1,0 +1,73 @@
+"""What the hub asks of a connection, and what a connection asks of the hub."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.channels import Position
+from gateway.errors import CloseCode, GatewayError
+
+if TYPE_CHECKING:
+    from gateway.hub.audience import Audience
+
+
+class Encoding(Protocol):
+    """How events look on one kind of wire. Encoded events can be joined and written at once."""
+
+    def event(self, position: bytes, event: bytes) -> bytes:
+        """Return the bytes for one event."""
+
+    def heartbeat(self, position: bytes | None) -> bytes:
+        """Return a sign of life that, given a position, moves the subscriber there."""
+
+
+class Connection(Protocol):
+    """One browser over one transport, as the hub sees it. None of this awaits but `drained`."""
+
+    audiences: tuple["Audience", ...]
+    """Where it is subscribed. The hub's own; a connection begins with none."""
+    slot: int
+    """Its place in the round of heartbeats. The hub's own."""
+    closed: bool
+    """It has ended, or is about to: nothing more is written to it."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How events look on its wire."""
+
+    def write(self, data: bytes) -> None:
+        """Send encoded events. After the end of the connection it does nothing."""
+
+    def unsent(self) -> int:
+        """Return how many bytes wait for a slow peer."""
+
+    async def drained(self) -> None:
+        """Wait until the peer has taken most of what was written, or is gone."""
+
+    def beat(self, sign: bytes) -> None:
+        """Send a sign of life, or give up a peer that gave none of its own."""
+
+    def goodbye(self, code: CloseCode, retry_ms: int) -> None:
+        """Tell the peer why and when to come back, and close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a subscription begins: the answer to a request."""
+
+    position: str
+    recovered: bool
+    """Nothing between the position that was asked for and this one is missing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One wish to subscribe to channels, all from one position."""
+
+    channels: tuple[str, ...]
+    after: Position | str | None
+    """A position, `EARLIEST`, or None for what comes from now on."""
+    acknowledge: Callable[[Mapping[str, Standing]], bytes]
+    """Encodes the answer. It is written before the first event."""
+    refuse: Callable[[GatewayError], None]
+    """Called if the log cannot be read; the subscriptions are gone then."""

@@ -1,0 +1,228 @@
+"""Running it: one process that serves, works, or does both, until it is told to stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from gateway.app import Gateway
+from gateway.broker.broker import Broker, open_broker
+from gateway.config import Config
+from gateway.errors import BrokerUnavailable, StartError
+from gateway.policy.compiler import Policy
+from gateway.processes import orphaned, supervise
+from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.worker.consumer import Worker
+from gateway.worker.loading import load
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: all who come back after a restart come at once."""
+FLUSH = 0.2
+"""Seconds for goodbyes to leave before the process does."""
+FORCED = 130
+"""Exit code after a second signal: what shells use for SIGINT."""
+
+
+def run(
+    config: Config,
+    policy: Policy,
+    *,
+    base_dir: Path,
+    serve: bool,
+    work: bool,
+    processes: int = 1,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve, work, or both, until SIGTERM or SIGINT; a second signal ends it at once.
+
+    `base_dir` is where handler modules are looked for first. `processes` share one port.
+    `on_ready` is called once, with the base URL, when requests are taken (when working alone: with
+    the empty string).
+
+    Raises:
+        StartError: the port or the broker cannot be had.
+        ConfigError: the handlers cannot be used.
+    """
+    listener = _listen(config) if serve else None
+    url = _url(config, listener) if listener else ""
+
+    parent = os.getpid() if processes > 1 else None
+
+    def one(ready: Callable[[], None]) -> None:
+        process = _Process(config, policy, base_dir, listener, work, ready, parent)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(process.run())
+
+    try:
+        if processes == 1:
+            one(lambda: on_ready(url))
+        else:
+            supervise(one, processes, on_ready=lambda: on_ready(url))
+    finally:
+        if listener:
+            listener.close()
+
+
+def _listen(config: Config) -> socket.socket:
+    """Return a bound socket, before anything else is started. Raises `StartError`."""
+    host, port = config.server.host, config.server.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _url(config: Config, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which leaves signals to us and says goodbye to subscribers first."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self._gateway.say_goodbye()
+        await super().shutdown(sockets)
+        await asyncio.sleep(FLUSH)
+
+
+class _Process:
+    """What one process does."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        base_dir: Path,
+        listener: socket.socket | None,
+        work: bool,
+        ready: Callable[[], None],
+        parent: int | None,
+    ) -> None:
+        """`parent` is the process without which this one shall not go on."""
+        self._parent = parent
+        self._config = config
+        self._policy = policy
+        self._listener = listener
+        self._ready = ready
+        self._handlers = load(config.worker.handlers, base_dir) if work else None
+        self._stops: list[Callable[[], None]] = []
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Run until stopped. Raises `StartError`."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        async with open_broker(self._config.broker) as broker, self._serving(broker) as served:
+            jobs = [*served, *self._working(broker)]
+            if self._stopping:
+                return
+            watch = asyncio.create_task(self._watch_parent())
+            try:
+                await _together(jobs)
+            finally:
+                watch.cancel()
+
+    async def _watch_parent(self) -> None:
+        if self._parent is not None:
+            await orphaned(self._parent)
+            self._on_signal()
+
+    def _on_signal(self) -> None:
+        if self._stopping:
+            os._exit(FORCED)
+        self._stopping = True
+        for stop in self._stops:
+            stop()
+
+    def _working(self, broker: Broker) -> list[Callable[[], Awaitable[None]]]:
+        if self._handlers is None:
+            return []
+        worker = Worker(broker, self._handlers, self._policy, self._config)
+        self._stops.append(worker.stop)
+        if self._listener is None:
+            self._ready()
+        return [worker.run]
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, broker: Broker) -> AsyncIterator[list[Callable[[], Awaitable[None]]]]:
+        if self._listener is None:
+            yield []
+            return
+        gateway = Gateway(self._config, self._policy, broker)
+        server = _Server(self._uvicorn(gateway), gateway)
+        self._stops.append(lambda: setattr(server, "should_exit", True))
+        async with _started(gateway):
+            yield [lambda: self._serve(server)]
+
+    async def _serve(self, server: _Server) -> None:
+        assert self._listener is not None
+        task = asyncio.create_task(server.serve([self._listener]))
+        while not server.started and not task.done():  # noqa: ASYNC110  uvicorn has no event
+            await asyncio.sleep(0.01)
+        if server.started:
+            self._ready()
+        await task
+
+    def _uvicorn(self, gateway: Gateway) -> uvicorn.Config:
+        return uvicorn.Config(
+            gateway.app(),
+            http=HTTPProtocol,
+            ws=WebSocketProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            ws_max_size=self._config.server.max_frame,
+            ws_per_message_deflate=False,
+            ws_ping_interval=None,
+            timeout_graceful_shutdown=int(self._config.server.shutdown) or None,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _started(gateway: Gateway) -> AsyncIterator[None]:
+    """Run the gateway's feed. What keeps it from starting is a `StartError`."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(gateway.running())
+        except BrokerUnavailable as error:
+            raise StartError(f"expected a broker that answers but {error}") from error
+        yield
+
+
+async def _together(jobs: list[Callable[[], Awaitable[None]]]) -> None:
+    """Run the jobs until all have ended; one that fails ends the others. Raises its exception."""
+    tasks = [asyncio.ensure_future(job()) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

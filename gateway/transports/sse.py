@@ -1,0 +1,139 @@
+"""Server-Sent Events: the same subscriptions for a plain `EventSource`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscriptions
+from gateway.hub.subscription import Encoding, Request
+from gateway.transports import frames
+from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
+from gateway.transports.door import Door, parse_after
+
+HEADERS = {
+    "cache-control": "no-store",
+    "content-type": "text/event-stream",
+    "x-accel-buffering": "no",  # nginx would hold the events back
+}
+REFUSED_RETRY_MS = 3000
+NEVER = 2**31
+"""Seconds between the heartbeats of sse-starlette; the hub sends ours."""
+
+
+class DetachedEventStream(Detached):
+    """An event stream on a detached connection: chunks of an HTTP/1.1 body."""
+
+    __slots__ = ()
+
+    @property
+    def encoding(self) -> Encoding:
+        return frames.EVENT_STREAM_CHUNKS
+
+    def __init__(self, transport: asyncio.Transport, door: Door) -> None:
+        super().__init__(transport, door.hub)
+        watch_peer(transport, SILENT_BEATS * door.heartbeat)
+        door.hub.open(self)
+
+    def wrap(self, block: bytes) -> bytes:
+        return frames.chunk(block)
+
+    def beat(self, sign: bytes) -> None:
+        self.write(sign)  # whether the peer is there, TCP finds out
+
+    def goodbye(self, code: CloseCode, retry_ms: int) -> None:
+        self.end(self.wrap(frames.sse_goodbye(code, retry_ms)) + frames.LAST_CHUNK)
+
+
+class PlainEventStream(Buffered):
+    """The same on any ASGI server."""
+
+    @property
+    def encoding(self) -> Encoding:
+        return frames.EVENT_STREAM_BLOCKS
+
+    def __init__(self, door: Door) -> None:
+        super().__init__(door.hub)
+        door.hub.open(self)
+
+    def wrap(self, block: bytes) -> bytes:
+        return block
+
+    def goodbye(self, code: CloseCode, retry_ms: int) -> None:
+        self.end(frames.sse_goodbye(code, retry_ms))
+
+
+class DetachedResponse(Response):
+    """Sends the head through ASGI, so that all middleware sees it, and then detaches."""
+
+    def __init__(self, door: Door, wish: "Wish") -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(HEADERS)
+        self._door = door
+        self._wish = wish
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        connection = scope["extensions"]["gateway.detach"](
+            lambda transport: DetachedEventStream(transport, self._door)
+        )
+        self._wish.subscribe(self._door, connection)
+
+
+class Wish:
+    """What a request for an event stream asks for."""
+
+    def __init__(self, door: Door, request: HTTPRequest) -> None:
+        """Read the request. Raises `BadRequest`, `UnknownChannel`, `TooManySubscriptions`."""
+        query = request.query_params
+        channels = tuple(dict.fromkeys(query.getlist("channel")))
+        if not channels:
+            raise BadRequest("expected at least one ?channel= in the query")
+        if len(channels) > door.max_subscriptions:
+            raise TooManySubscriptions(
+                f"expected at most {door.max_subscriptions} channels but got {len(channels)}"
+            )
+        self._channels = tuple(door.check_channel(name) for name in channels)
+        token = request.headers.get("last-event-id") or query.get("last_event_id")
+        self._after = parse_after(token or None)
+
+    def subscribe(self, door: Door, connection: DetachedEventStream | PlainEventStream) -> None:
+        """Subscribe a connection to what was asked for."""
+
+        def refuse(error: GatewayError) -> None:
+            connection.goodbye(CloseCode.SHUTDOWN, REFUSED_RETRY_MS)
+
+        door.hub.subscribe(
+            connection,
+            Request(
+                self._channels,
+                self._after,
+                acknowledge=lambda standings: connection.wrap(frames.sse_subscribed(standings)),
+                refuse=refuse,
+            ),
+        )
+
+
+async def endpoint(request: HTTPRequest) -> Response:
+    """`GET /sse?channel=a&channel=b`: an event stream, detached where the server can."""
+    door: Door = request.app.state.door
+    if request.method == "HEAD":
+        return Response(headers=HEADERS)
+    wish = Wish(door, request)
+    if "gateway.detach" in request.scope.get("extensions", {}):
+        return DetachedResponse(door, wish)
+    connection = PlainEventStream(door)
+    wish.subscribe(door, connection)
+    return EventSourceResponse(_stream(connection), ping=NEVER, headers=HEADERS)
+
+
+async def _stream(connection: PlainEventStream) -> AsyncIterator[bytes]:
+    try:
+        async for data in connection.chunks():
+            yield data
+    finally:
+        connection.lost()

@@ -1,0 +1,110 @@
+"""uvicorn's own protocols, with one thing more: an ASGI endpoint can detach its connection.
+
+`scope["extensions"]["gateway.detach"](factory)` hands the socket over: `factory` is given the
+transport and returns the protocol that owns it from then on. The ASGI server forgets the
+connection, and the endpoint returns.
+"""
+
+from asyncio import Transport
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Opcode
+from websockets.http11 import Request
+
+from gateway.transports.connection import Detached
+from gateway.transports.websocket import DetachedSocket
+
+D = TypeVar("D", bound=Detached)
+S = TypeVar("S", bound=DetachedSocket)
+
+EXTENSION = "gateway.detach"
+
+
+class _Gone(Transport):
+    """What is left with uvicorn of a transport that was handed over."""
+
+    def close(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
+class HTTPProtocol(HttpToolsProtocol):
+    """HTTP/1.1 by uvicorn. A GET can become a detached event stream."""
+
+    def on_headers_complete(self) -> None:
+        self.scope["extensions"] = cast(Any, {EXTENSION: self.detach})
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self._forget()
+
+    def detach(self, factory: Callable[[Transport], D]) -> D:
+        """Hand the connection over, in the middle of a response whose head was sent."""
+        transport = self.transport
+        connection = factory(transport)
+        self._unset_keepalive_if_required()
+        transport.set_protocol(connection)
+        self.flow.resume_reading()  # to hear of the peer's end
+        self.cycle.response_complete = True
+        self.connections.discard(self)
+        self._forget()
+        if transport.is_closing():
+            connection.connection_lost(None)
+        return connection
+
+    def _forget(self) -> None:
+        """Let go of what refers back here, so that all of it is freed at once."""
+        self.parser = None  # type: ignore[assignment]
+        cast(Any, self.scope).pop("extensions", None)
+        self.transport = _GONE
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket by uvicorn up to the handshake; then it can be detached."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast(Any, self.scope)["extensions"][EXTENSION] = self.detach
+
+    def detach(self, factory: Callable[[Transport], S]) -> S:
+        """Hand the connection over after it was accepted, with what the peer sent since."""
+        self.stop_keepalive()
+        transport = self.transport
+        connection = factory(transport)
+        transport.set_protocol(connection)
+        if self.read_paused:
+            transport.resume_reading()
+        self.connections.discard(self)
+        cast(Any, self.scope)["extensions"].pop(EXTENSION)
+        self.transport = _GONE
+        if self.disconnected or transport.is_closing():
+            connection.connection_lost(None)
+        else:
+            connection.adopt(self.conn, self._early())
+        return connection
+
+    def _early(self) -> list[tuple[Opcode, bytes]]:
+        """Return the messages that came before the connection was detached."""
+        early = []
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                if text is not None:
+                    early.append((Opcode.TEXT, text.encode()))
+                else:
+                    early.append((Opcode.BINARY, message.get("bytes") or b""))
+        return early
