@@ -154,7 +154,9 @@ def test_the_environment_counts(
     assert "http://127.0.0.1:9999" in capsys.readouterr().out
     monkeypatch.setenv("GATEWAY_SERVER_PORT", "many")
     assert main(["check", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("GATEWAY_SERVER_PORT: expected a whole number")
+    assert capsys.readouterr().err.startswith(
+        "GATEWAY_SERVER_PORT: server.port: expected a whole number"
+    )
 
 
 def test_durations_are_written_as_in_the_file() -> None:
