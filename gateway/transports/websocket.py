@@ -10,12 +10,15 @@ from websockets.protocol import Protocol as WebSocketProtocol
 from websockets.streams import StreamReader
 
 from gateway.errors import BadFrame, CloseCode, GatewayError, TooManySubscriptions
+from gateway.hub.hub import Hub
 from gateway.hub.subscription import Connection, Encoding, Request
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, parse_after
 
 MAX_CHANNELS_IN_URL = 50
+NO_STATUS_RECEIVED = 1005
+"""RFC 6455 section 7.4.1: a close frame without a code."""
 MAX_COMMANDS = 64
 """Commands of one connection that may be on their way at a time; reading stops beyond."""
 
@@ -131,12 +134,15 @@ class DetachedSocket(Detached):
     def encoding(self) -> Encoding:
         return frames.WEBSOCKET_FRAMES
 
-    def __init__(self, transport: asyncio.Transport, door: Door) -> None:
-        super().__init__(transport, door.hub)
-        self._max_size = door.max_frame
+    def __init__(
+        self, transport: asyncio.Transport, hub: Hub, *, max_size: int, heartbeat: float
+    ) -> None:
+        """`max_size` is of a message, in bytes; `heartbeat` in seconds."""
+        super().__init__(transport, hub)
+        self._max_size = max_size
         self._machine: WebSocketProtocol | None = None
         self._message: list[bytes] = []
-        watch_peer(transport, SILENT_BEATS * door.heartbeat)
+        watch_peer(transport, SILENT_BEATS * heartbeat)
 
     def wrap(self, payload: bytes) -> bytes:
         return frames.text(payload)
@@ -155,14 +161,13 @@ class DetachedSocket(Detached):
         if machine is None:
             machine = WebSocketProtocol(SERVER, state=OPEN, max_size=self._max_size)
         machine.receive_data(data)
+        if machine.close_sent is None and (pongs := b"".join(machine.data_to_send())):
+            self.write(pongs)  # before the answer to a message that a ping came in the middle of
         for event in machine.events_received():
             assert isinstance(event, Frame)
             self._on_frame(machine, event)
-        output = b"".join(machine.data_to_send())
         if machine.close_sent is not None:
-            self.end(output)
-        elif output:
-            self.write(output)
+            self.end(_last_frame(machine))
         self._machine = None if _at_rest(machine) else machine
 
     def _on_frame(self, machine: WebSocketProtocol, frame: Frame) -> None:
@@ -209,6 +214,20 @@ class DetachedSocket(Detached):
         self.end(last)
 
 
+def _last_frame(machine: WebSocketProtocol) -> bytes:
+    """Return what a state machine says at the end: its close frame.
+
+    A peer that closes in the middle of a fragmented message does as RFC 6455, section 7.1.2, lets
+    it: it gets its own code back, where the machine sees a protocol error.
+    """
+    output = b"".join(machine.data_to_send())
+    received = machine.close_rcvd
+    if received is None or machine.parser_exc is None:
+        return output
+    data = b"" if received.code == NO_STATUS_RECEIVED else received.serialize()
+    return Frame(Opcode.CLOSE, data).serialize(mask=False)
+
+
 def _at_rest(machine: WebSocketProtocol) -> bool:
     """Tell whether a state machine stands between messages, where a new one would do as well."""
     waiting = getattr(machine.parser, "gi_yieldfrom", None)
@@ -226,7 +245,7 @@ class Socket(DetachedSocket):
     __slots__ = ("_door", "_under_way")
 
     def __init__(self, transport: asyncio.Transport, door: Door) -> None:
-        super().__init__(transport, door)
+        super().__init__(transport, door.hub, max_size=door.max_frame, heartbeat=door.heartbeat)
         self._door = door
         self._under_way = 0
         door.hub.open(self)
