@@ -1,0 +1,113 @@
+"""The README: what it says of the configuration is what the code does, and its files work."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from gateway.__main__ import app
+from gateway.config import Bytes, Config, Seconds
+from gateway.policy import load_checked
+from gateway.worker.loading import load as load_handlers
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """Give each table of the file and its structure: `[broker]`, `[[commands]]`."""
+    for name, hint in get_type_hints(Config).items():
+        if get_origin(hint) is not None and get_args(hint) and _is_struct(get_args(hint)[0]):
+            yield f"[[{name}]]", get_args(hint)[0]
+        elif _is_struct(hint):
+            yield f"[{name}]", hint
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def rows(section: str) -> dict[str, str]:
+    """The table below a heading: key → default, as it is printed."""
+    _, _, rest = README.partition(f"\n### `{section}`\n")
+    table = rest.partition("\n#")[0]
+    cells = re.findall(r"^\| `(\w+)` \|(.*?)\|", table, re.MULTILINE)
+    return {key: default.strip() for key, default in cells}
+
+
+def value(text: str, default: object) -> object:
+    if text in ("", "required"):
+        return text
+    literal = ast.literal_eval({"true": "True", "false": "False"}.get(text[1:-1], text[1:-1]))
+    if isinstance(default, Seconds | Bytes):
+        return type(default).parse(literal)
+    if isinstance(default, Path):
+        return Path(literal)
+    return tuple(literal) if isinstance(default, tuple) else literal
+
+
+@pytest.mark.parametrize(("section", "structure"), list(sections()))
+def test_every_setting_is_there_with_its_default(
+    section: str, structure: type[msgspec.Struct]
+) -> None:
+    told = rows(section)
+    fields = msgspec.structs.fields(structure)
+    assert list(told) == [field.name for field in fields]
+    for field in fields:
+        if field.required:
+            expected: object = "required"
+        else:
+            expected = "" if field.default is None else field.default
+        assert value(told[field.name], field.default) == expected, field.name
+
+
+def test_the_application_that_it_shows_is_a_whole_one(tmp_path: Path) -> None:
+    handlers = next(block for block in blocks("python") if "@handles" in block)
+    (configuration,) = (block for block in blocks("toml") if "[[commands]]" in block)
+    (tmp_path / "handlers.py").write_text(handlers)
+    (tmp_path / "gateway.toml").write_text(configuration)
+    config, policy = load_checked(tmp_path / "gateway.toml", {})
+    try:
+        loaded = load_handlers(config.worker.handlers, tmp_path)
+    finally:
+        sys.modules.pop("handlers", None)
+    types = [route.type for route in policy.commands]
+    assert loaded.missing(types) == []
+    assert loaded.idle(types) == []
+
+
+def test_every_python_block_compiles() -> None:
+    assert len(blocks("python")) >= 3
+    for block in blocks("python"):
+        compile(block, "README.md", "exec")
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"(?:`|^)gateway ([a-z][a-z-]+)", README, re.MULTILINE)))
+)
+def test_every_command_that_it_names_exists(command: str) -> None:
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
+    assert links
+    for link in links:
+        assert (Path(__file__).parents[1] / link).exists(), link
+
+
+def test_every_link_to_a_heading_leads_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w\- ]", "", text).strip().lower().replace(" ", "-")
+        for text in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings
