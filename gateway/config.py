@@ -138,6 +138,10 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Entries of the event log by which a serving process may lag behind."""
     status_ttl: Period = Seconds(86_400)
     """How long a command's status can be asked for after its last change."""
+    idempotency_ttl: Period = Seconds(86_400)
+    """How long a command or an event is remembered, so that its repetition is known as one."""
+    max_backlog: Count = 10_000
+    """Commands that may wait in one partition; beyond, they are refused with 503."""
     timeout: Period = Seconds(5)
     """How long one call to the broker may take before it counts as failed."""
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway import idempotency
 from gateway.broker.eventlog import EventLog
 from gateway.broker.streams import CommandStreams
 from gateway.commands import (
@@ -21,6 +23,7 @@ from gateway.errors import BadRequest, PayloadTooLarge, UnknownCommand
 from gateway.events import JSON, Event, Publication, new_id, now
 from gateway.hub.hub import Hub
 from gateway.hub.listener import Listener
+from gateway.idempotency import Identity
 from gateway.policy.publishing import Publisher
 from gateway.policy.routes import CommandRoutes, merge_parameters
 
@@ -36,6 +39,22 @@ class Origin:
 
 
 NOWHERE = Origin()
+
+
+class Answer(NamedTuple):
+    """What became of a command by the time of the answer."""
+
+    status: CommandStatus
+    repeated: bool = False
+    """It was accepted earlier already, with the same idempotency key."""
+
+
+class _Received(NamedTuple):
+    """A command that was found in order."""
+
+    stream: str
+    envelope: Envelope
+    identity: Identity
 
 
 class Dispatcher:
@@ -59,32 +78,36 @@ class Dispatcher:
         self._max_body = max_body
 
     async def send(
-        self, path: str, body: bytes, *, wait: float = 0, origin: Origin = NOWHERE
-    ) -> CommandStatus:
+        self,
+        path: str,
+        body: bytes,
+        *,
+        wait: float = 0,
+        origin: Origin = NOWHERE,
+        idempotency_key: str | None = None,
+    ) -> Answer:
         """Append a command to the log and return its status: accepted.
 
         With `wait` (seconds), wait so long for its outcome; the status may then be a final one.
+        With an `idempotency_key` a repetition has the answer of the first: it is not appended.
         Cancelling does not take a command back that was sent to the broker.
 
         Raises:
             UnknownCommand: no configured command has this path.
             PayloadTooLarge, BadRequest, ValidationFailed, Unroutable: the body is at fault.
-            BrokerUnavailable: it is then unknown whether the command is in the log.
+            KeyReused: another command was sent with this key.
+            StreamFull: too many commands wait already.
+            BrokerUnavailable: it is then unknown whether the command is in the log. Who gave a key
+                can find out by asking again.
         """
-        stream, envelope = self._receive(path, body, origin)
+        command = self._receive(path, body, origin, idempotency_key)
         if not wait:
-            return await self._accept(stream, envelope)
-        listener = Listener(self._hub, channel_of(envelope.id), _is_final)
-        try:
-            status = await self._accept(stream, envelope)
-            try:
-                async with asyncio.timeout(wait):
-                    event = await listener.event()
-            except TimeoutError:
-                return status
-            return msgspec.convert(event["data"], CommandStatus) if event else status
-        finally:
-            listener.close()
+            return await self._accept(command)
+        with closing(self._listener(command.envelope.id)) as listener:
+            answer = await self._accept(command)
+            if not answer.repeated:
+                return Answer(await _outcome(listener, wait) or answer.status)
+        return Answer(await self._outcome_of_earlier(answer.status, wait), repeated=True)
 
     async def status(self, command_id: str) -> CommandStatus:
         """Return the status of a command. Raises `UnknownCommand`, `BrokerUnavailable`."""
@@ -97,13 +120,15 @@ class Dispatcher:
             Unroutable: a feed cannot decide, or an event goes to a channel that is not configured.
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
-        publications = [each for event in events for each in self._publisher.publications(event)]
+        publications = [
+            (idempotency.of_event(event), self._publisher.publications(event)) for event in events
+        ]
         if publications:
-            await self._log.append(publications)
+            await self._log.publish(publications)
         return [event.id or "" for event in events]
 
-    def _receive(self, path: str, body: bytes, origin: Origin) -> tuple[str, Envelope]:
-        """Check a command and return its stream and its envelope. Decides, sends nothing."""
+    def _receive(self, path: str, body: bytes, origin: Origin, key: str | None) -> _Received:
+        """Check a command and decide where it goes. Sends nothing."""
         found = self._commands.match(path)
         if found is None:
             raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
@@ -124,9 +149,14 @@ class Dispatcher:
             tracestate=origin.tracestate,
             data=msgspec.Raw(body if body and data is sent else msgspec.json.encode(data)),
         )
-        return route.stream_for(data, parameters), envelope
+        return _Received(
+            route.stream_for(data, parameters),
+            envelope,
+            idempotency.NONE if key is None else idempotency.of_command(key, path, sent),
+        )
 
-    async def _accept(self, stream: str, envelope: Envelope) -> CommandStatus:
+    async def _accept(self, command: _Received) -> Answer:
+        envelope = command.envelope
         status = CommandStatus(
             id=envelope.id,
             type=envelope.type,
@@ -136,8 +166,37 @@ class Dispatcher:
         )
         event = life_event(status, envelope, time=envelope.time)
         accepted: Publication = self._publisher.publication(channel_of(envelope.id), event)
-        await self._streams.accept(stream, envelope, msgspec.json.encode(envelope), accepted)
-        return status
+        status.id = await self._streams.accept(
+            command.stream,
+            envelope,
+            msgspec.json.encode(envelope),
+            accepted,
+            command.identity,
+        )
+        return Answer(status, repeated=status.id != envelope.id)
+
+    async def _outcome_of_earlier(self, status: CommandStatus, wait: float) -> CommandStatus:
+        """Return what came, or comes in time, of a command that was accepted earlier."""
+        with closing(self._listener(status.id)) as listener:
+            try:
+                known = await self._streams.status(status.id)
+            except UnknownCommand:  # finished, and forgotten since
+                return status
+            if known.status in FINAL:
+                return known
+            return await _outcome(listener, wait) or status
+
+    def _listener(self, command_id: str) -> Listener:
+        return Listener(self._hub, channel_of(command_id), _is_final)
+
+
+async def _outcome(listener: Listener, wait: float) -> CommandStatus | None:
+    try:
+        async with asyncio.timeout(wait):
+            event = await listener.event()
+    except TimeoutError:
+        return None
+    return msgspec.convert(event["data"], CommandStatus) if event else None
 
 
 def decode(body: bytes) -> Any:

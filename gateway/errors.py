@@ -77,6 +77,10 @@ class ValidationFailed(GatewayError):
     code, status, title = "validation-failed", 422, "The data does not match its schema"
 
 
+class KeyReused(GatewayError):
+    code, status, title = "key-reused", 422, "The idempotency key was used for something else"
+
+
 class Unroutable(GatewayError):
     code, status, title = "unroutable", 422, "The routing rules cannot be applied to this data"
 
@@ -89,6 +93,12 @@ class BrokerUnavailable(GatewayError):
     """The log cannot be reached or does not answer; nothing was accepted. Try again later."""
 
     code, status, title = "broker-unavailable", 503, "The broker is not available"
+
+
+class StreamFull(GatewayError):
+    """So many commands wait for a worker already that no more are taken. Try again later."""
+
+    code, status, title = "stream-full", 503, "Too many commands wait already"
 
 
 class StartError(GatewayError):

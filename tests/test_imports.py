@@ -19,7 +19,7 @@ ROWS = [
     {"dispatch", "worker", "hub"},
     {"broker", "policy"},
     {"config", "configfile", "report", "tomllines"},
-    {"commands", "events", "channels"},
+    {"commands", "events", "channels", "idempotency"},
     {"errors", "telemetry", "resources"},
 ]
 """A unit is a module or a folder of `gateway/`. It may import what is in its own row and below."""

@@ -10,8 +10,10 @@ from gateway.api import bodies
 from gateway.api.problems import JSONResponse
 from gateway.commands import FINAL, CommandStatus, channel_of
 from gateway.dispatch import Dispatcher, Origin
+from gateway.errors import BadRequest
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d{1,6})\s*(?:$|[,;])", re.IGNORECASE)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -30,13 +32,16 @@ class CommandEndpoint:
         bodies.expect_json(request)
         body = await bodies.read(request, self._max_body)
         wait = wanted_wait(request)
-        status = await self._dispatcher.send(
+        status, repeated = await self._dispatcher.send(
             request.url.path,
             body,
             wait=min(wait or 0.0, self._max_wait),
             origin=_origin(request),
+            idempotency_key=idempotency_key(request),
         )
         response = _final(status) if status.status in FINAL else _accepted(status)
+        if repeated:
+            response.headers["idempotency-replayed"] = "true"
         if wait is not None:
             response.headers["preference-applied"] = f"wait={min(wait, int(self._max_wait))}"
         return response
@@ -57,6 +62,23 @@ def wanted_wait(request: Request) -> int | None:
     """Return the seconds of `Prefer: wait=N`, or None where there is none."""
     found = _WAIT.search(",".join(request.headers.getlist("prefer")))
     return int(found[1]) if found else None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the key of `Idempotency-Key`, or None where there is none.
+
+    The draft wants a string in quotes (RFC 8941); most who send it leave them out. Both are taken.
+
+    Raises:
+        BadRequest: there is more than one, or a quoted one does not end.
+    """
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    quoted = _QUOTED.fullmatch(given[0])
+    if len(given) > 1 or (given[0].startswith('"') and not quoted):
+        raise BadRequest(f"expected one Idempotency-Key but got {', '.join(given)[:80]!r}")
+    return re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else given[0]
 
 
 def _origin(request: Request) -> Origin:

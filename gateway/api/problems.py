@@ -9,20 +9,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import BrokerUnavailable, GatewayError, Unauthorized
+from gateway.errors import BrokerUnavailable, GatewayError, StreamFull, Unauthorized
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:push-gateway:problem:"
 RETRY_AFTER_S = 2
-"""Told to who was refused because the broker is away: it may be back by then."""
+"""Told to who was refused because the broker is away or full: it may be better by then."""
 
 
 def respond(error: GatewayError) -> Response:
     """Return the problem document of an error."""
     headers = {}
-    if isinstance(error, BrokerUnavailable):
+    if isinstance(error, BrokerUnavailable | StreamFull):
         headers["retry-after"] = str(RETRY_AFTER_S)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"

@@ -24,7 +24,12 @@ class Broker:
         self.where = clients.url
         """The server's URL, without its password."""
         self.events = EventLog(
-            clients.commands, clients.blocking(), self._pipeline, self._keys, size=config.log_size
+            clients.commands,
+            clients.blocking(),
+            self._pipeline,
+            self._keys,
+            size=config.log_size,
+            identity_ttl_ms=int(config.idempotency_ttl * 1000),
         )
         self.commands = CommandStreams(
             clients.commands,
@@ -33,6 +38,8 @@ class Broker:
             partitions=config.partitions,
             log_size=config.log_size,
             status_ttl_ms=int(config.status_ttl * 1000),
+            identity_ttl_ms=int(config.idempotency_ttl * 1000),
+            max_backlog=config.max_backlog,
         )
 
     def blocking(self) -> Redis:

@@ -11,7 +11,9 @@ from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Argument, Pipeline
 from gateway.channels import EARLIEST, EntryId, Position
+from gateway.errors import KeyReused
 from gateway.events import Publication
+from gateway.idempotency import Identity
 
 GROUP_PREFIX = "node-"
 NODE_TTL = 30
@@ -74,13 +76,21 @@ class EventLog:
     """Appends events, tails the log and reads back what channels retain."""
 
     def __init__(
-        self, redis: Redis, blocking: Redis, pipeline: Pipeline, keys: Keys, *, size: int
+        self,
+        redis: Redis,
+        blocking: Redis,
+        pipeline: Pipeline,
+        keys: Keys,
+        *,
+        size: int,
+        identity_ttl_ms: int,
     ) -> None:
         self._redis = redis
         self._blocking = blocking
         self._pipeline = pipeline
         self._keys = keys
         self.size = size
+        self._identity_ttl_ms = identity_ttl_ms
 
     async def append(self, publications: Sequence[Publication]) -> list[bytes]:
         """Append events, all or none, and return the ids of their entries.
@@ -93,6 +103,25 @@ class EventLog:
             "append", [self._keys.log, self._keys.events, *keys], [self.size, *arguments]
         )
         return ids
+
+    async def publish(self, events: Sequence[tuple[Identity, Sequence[Publication]]]) -> None:
+        """Append events of producers, all or none; those that were appended before are left out.
+
+        Raises:
+            KeyReused: an event is another than what was appended under its identity.
+            BrokerUnavailable: it is then unknown whether they are in the log; ask again.
+        """
+        keys = [self._keys.log, self._keys.events]
+        arguments: list[Argument] = [self.size, self._identity_ttl_ms]
+        seen: dict[str, str] = {}
+        for number, (identity, publications) in enumerate(events, 1):
+            if seen.setdefault(identity.name, identity.fingerprint) != identity.fingerprint:
+                raise _reused(number)
+            names, values = publication_arguments(self._keys, publications)
+            keys += (self._keys.identity(identity.name), *names)
+            arguments += (identity.fingerprint, len(publications), *values)
+        if other := await self._pipeline.call("publish", keys, arguments):
+            raise _reused(other)
 
     async def read_history(
         self, channel: str, after: Position | str, *, ttl_ms: int, count: int
@@ -177,6 +206,12 @@ class EventLog:
         with translated():
             await self._redis.xgroup_destroy(self._keys.events, GROUP_PREFIX + node)
             await self._redis.delete(self._keys.node(node))
+
+
+def _reused(number: int) -> KeyReused:
+    return KeyReused(
+        f"expected event {number} to be the same as before under its source and id, or a new id"
+    )
 
 
 def publication_arguments(

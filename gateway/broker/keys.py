@@ -46,6 +46,10 @@ class Keys:
         """Hash: the status resource of one command."""
         return f"{self._prefix}status:{command_id}"
 
+    def identity(self, name: str) -> str:
+        """String with a TTL: what was asked for under a name, and which command came of it."""
+        return f"{self._prefix}identity:{name}"
+
     def node(self, node: str) -> str:
         """String with a TTL: this serving process is alive."""
         return f"{self._prefix}node:{node}"

@@ -17,8 +17,9 @@ from gateway.broker.eventlog import Lost, publication_arguments
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
 from gateway.commands import CommandStatus, Envelope, Status
-from gateway.errors import StartError, UnknownCommand
+from gateway.errors import KeyReused, StartError, StreamFull, UnknownCommand
 from gateway.events import Publication
+from gateway.idempotency import NONE, Identity
 
 GROUP = "workers"
 """The consumer group of every command stream: each command is handled by one of its consumers."""
@@ -96,6 +97,8 @@ class CommandStreams:
         partitions: int,
         log_size: int,
         status_ttl_ms: int,
+        identity_ttl_ms: int,
+        max_backlog: int,
     ) -> None:
         self._redis = redis
         self._pipeline = pipeline
@@ -103,6 +106,8 @@ class CommandStreams:
         self.partitions = partitions
         self._log_size = log_size
         self._status_ttl_ms = status_ttl_ms
+        self._identity_ttl_ms = identity_ttl_ms
+        self._max_backlog = max_backlog
 
     async def open(self, streams: Sequence[str]) -> None:
         """Make the streams ready: their consumer groups, and the number of their partitions.
@@ -134,26 +139,52 @@ class CommandStreams:
                 raise
 
     async def accept(
-        self, stream: str, envelope: Envelope, encoded: bytes, accepted: Publication
-    ) -> None:
+        self,
+        stream: str,
+        envelope: Envelope,
+        encoded: bytes,
+        accepted: Publication,
+        identity: Identity = NONE,
+    ) -> str:
         """Append a command, open its status and publish that it was accepted: one step.
 
+        Returns its id; or that of the command that was accepted earlier under the same identity,
+        and then nothing is appended.
+
         Raises:
+            KeyReused: something else was accepted under this identity.
+            StreamFull: too many commands wait in the partition.
             BrokerUnavailable: it is then unknown whether the command is in the log.
         """
         partition = partition_of(envelope.partitionkey or envelope.id, self.partitions)
         names, arguments = publication_arguments(self._keys, [accepted])
-        await self._pipeline.call(
+        answer = await self._pipeline.call(
             "accept",
             [
                 self._keys.log,
                 self._keys.events,
                 self._keys.commands(stream, partition),
                 self._keys.status(envelope.id),
+                self._keys.identity(identity.name),
                 *names,
             ],
-            [self._log_size, encoded, envelope.type, envelope.time, *arguments],
+            [
+                self._log_size,
+                encoded,
+                envelope.id,
+                envelope.type,
+                envelope.time,
+                self._max_backlog,
+                identity.fingerprint,
+                self._identity_ttl_ms,
+                *arguments,
+            ],
         )
+        if answer == 0:
+            raise KeyReused("expected the same command as before under this idempotency key")
+        if answer == -1:
+            raise StreamFull(f"{self._max_backlog} commands wait for a worker here already")
+        return envelope.id if answer == 1 else answer.decode()
 
     async def status(self, command_id: str) -> CommandStatus:
         """Return the status resource. Raises `UnknownCommand`, `BrokerUnavailable`."""

@@ -106,11 +106,13 @@ async def _command(
     door: Door, connection: Talker, identity: int | str | None, command: frames.SendCommand
 ) -> None:
     try:
-        accepted = await door.dispatcher.send(command.path, bytes(command.data))
+        accepted = await door.dispatcher.send(
+            command.path, bytes(command.data), idempotency_key=command.idempotency_key
+        )
     except GatewayError as error:
         _refuse(connection, identity, error)
     else:
-        connection.write(connection.wrap(frames.accepted(identity, accepted.id)))
+        connection.write(connection.wrap(frames.accepted(identity, accepted.status.id)))
 
 
 def _refuse(connection: Talker, identity: object, error: GatewayError) -> None:
