@@ -10,10 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
+from gateway.admission import Admission
 from gateway.api import health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.broker.broker import Broker
+from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import CloseCode, GatewayError
@@ -45,12 +47,16 @@ class Gateway:
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
         )
+        self.admission = Admission(
+            broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
+        )
         self.dispatcher = Dispatcher(
             policy.commands,
             publisher,
             broker.commands,
             broker.events,
             self.hub,
+            self.admission,
             max_body=server.max_body,
         )
         self._broker = broker
@@ -58,14 +64,21 @@ class Gateway:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tail the log for as long as the block lasts. Raises `BrokerUnavailable`, `StartError`."""
+        if Durability.FSYNC in self.policy.commands.durabilities:
+            await self._broker.check_sync()
         await self._broker.commands.open(self.policy.commands.streams)
         await self.feed.start()
         async with asyncio.TaskGroup() as tasks:
-            feed = tasks.create_task(self.feed.run())
+            running = [
+                tasks.create_task(self.feed.run()),
+                tasks.create_task(self.admission.run()),
+            ]
             try:
                 yield
+                await self.dispatcher.drained()
             finally:
-                feed.cancel()
+                for task in running:
+                    task.cancel()
         await self.feed.leave()
 
     def say_goodbye(self) -> None:
@@ -93,6 +106,9 @@ class Gateway:
         )
         return app
 
+    def _health(self) -> health.Health:
+        return health.Health(connected=self.feed.connected, circuit=self.admission.circuit)
+
     def _routes(self) -> Iterator[BaseRoute]:
         server, channels = self.config.server, self.policy.channels
         command = CommandEndpoint(
@@ -108,5 +124,5 @@ class Gateway:
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/healthz", health.healthz)
-        yield Route("/readyz", health.Readiness(lambda: self.feed.connected).__call__)
+        yield Route("/readyz", health.Readiness(self._health).__call__)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)

@@ -21,6 +21,24 @@ class Status(StrEnum):
     DEAD_LETTERED = "dead-lettered"
 
 
+class Priority(StrEnum):
+    """Who is refused first when there is too much to do."""
+
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Durability(StrEnum):
+    """What must have happened to a command before its sender is answered."""
+
+    MEMORY = "memory"
+    """It is on its way to the broker: lost if this process or the broker dies now."""
+    ACKNOWLEDGED = "acknowledged"
+    """The broker has it: lost if the broker's machine dies before its next flush to disk."""
+    FSYNC = "fsync"
+    """The broker has it on its disk."""
+
+
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.DEAD_LETTERED})
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Self
 import msgspec
 from msgspec import Meta
 
+from gateway.commands import Durability, Priority
+
 
 class Seconds(float):
     """A duration: `"250ms"`, `"30s"`, `"10m"`, `"1h"`, `"7d"`, or a number of seconds."""
@@ -142,6 +144,11 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a command or an event is remembered, so that its repetition is known as one."""
     max_backlog: Count = 10_000
     """Commands that may wait in one partition; beyond, they are refused with 503."""
+    max_in_flight: Count = 4096
+    """Requests of one process that may wait for the broker; beyond, they are refused with 503,
+    those of low priority beyond half of it."""
+    patience: Period = Seconds(2)
+    """How long a request may wait for the broker before it and all others are refused."""
     timeout: Period = Seconds(5)
     """How long one call to the broker may take before it counts as failed."""
 
@@ -192,6 +199,10 @@ class RouteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     when: str
     stream: StreamName
+    priority: Priority | None = None
+    """Instead of the command's own."""
+    durability: Durability | None = None
+    """Instead of the command's own."""
 
 
 class CommandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,6 +216,10 @@ class CommandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A JSON Schema (2020-12) for the data; relative to the configuration file."""
     key: str | None = None
     """CEL: commands with the same key are handled one at a time and in order."""
+    priority: Priority = Priority.NORMAL
+    """`low`: refused before others when too many requests are under way."""
+    durability: Durability = Durability.ACKNOWLEDGED
+    """What a 202 means: `memory`, `acknowledged` or `fsync`."""
     routes: Sequence[RouteConfig] = ()
 
 

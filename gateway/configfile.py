@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -223,6 +224,8 @@ class _Conversion:
                 return self._whole(node, raw, path)
             case inspect.BoolType() if isinstance(raw, bool):
                 return raw
+            case inspect.EnumType(cls=words) if isinstance(raw, str):
+                return self._word(words, raw, path)
             case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes):
                 return self._measure(kind, raw, path, positive=extra.get("positive", False))
             case inspect.CustomType() if isinstance(raw, str) and raw:
@@ -246,6 +249,14 @@ class _Conversion:
             got = "something else" if secret else repr(raw[:80])
             self._report.add(path, f"expected {description} but got {got}")
         return raw
+
+    def _word(self, words: type[Enum], raw: str, path: KeyPath) -> Any:
+        known = [str(word.value) for word in words]
+        if raw in known:
+            return words(raw)
+        hint = did_you_mean(raw, known)
+        self._report.add(path, f"expected {' or '.join(known)} but got {raw[:80]!r}{hint}")
+        return _BAD
 
     def _whole(self, node: inspect.IntType, raw: int, path: KeyPath) -> int:
         if node.ge is not None and raw < node.ge:

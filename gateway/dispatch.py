@@ -1,6 +1,7 @@
 """The dispatcher: the one way in. Every door leads through here to the log."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,23 +10,27 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway import idempotency
+from gateway.admission import Admission
 from gateway.broker.eventlog import EventLog
 from gateway.broker.streams import CommandStreams
 from gateway.commands import (
     FINAL,
     CommandStatus,
+    Durability,
     Envelope,
     Status,
     channel_of,
     life_event,
 )
-from gateway.errors import BadRequest, PayloadTooLarge, UnknownCommand
+from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, UnknownCommand
 from gateway.events import JSON, Event, Publication, new_id, now
 from gateway.hub.hub import Hub
 from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
 from gateway.policy.publishing import Publisher
-from gateway.policy.routes import CommandRoutes, merge_parameters
+from gateway.policy.routes import CommandRoutes, Destination, merge_parameters
+
+logger = logging.getLogger(__name__)
 
 _FINAL_TYPES = frozenset(f"command.{status}" for status in FINAL)
 
@@ -52,9 +57,15 @@ class Answer(NamedTuple):
 class _Received(NamedTuple):
     """A command that was found in order."""
 
-    stream: str
+    destination: Destination
     envelope: Envelope
     identity: Identity
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its sender is answered before the broker. Not who asks what came of it before."""
+        in_memory = self.destination.durability is Durability.MEMORY
+        return in_memory and self.identity is idempotency.NONE
 
 
 class Dispatcher:
@@ -67,6 +78,7 @@ class Dispatcher:
         streams: CommandStreams,
         log: EventLog,
         hub: Hub,
+        admission: Admission,
         *,
         max_body: int,
     ) -> None:
@@ -75,7 +87,12 @@ class Dispatcher:
         self._streams = streams
         self._log = log
         self._hub = hub
+        self._admission = admission
         self._max_body = max_body
+        self._sending: set[asyncio.Task[str]] = set()
+        """Commands whose senders do not wait for the broker."""
+        self.lost = 0
+        """Of those, how many the broker did not take."""
 
     async def send(
         self,
@@ -97,6 +114,7 @@ class Dispatcher:
             PayloadTooLarge, BadRequest, ValidationFailed, Unroutable: the body is at fault.
             KeyReused: another command was sent with this key.
             StreamFull: too many commands wait already.
+            Overloaded: too many requests wait for the broker.
             BrokerUnavailable: it is then unknown whether the command is in the log. Who gave a key
                 can find out by asking again.
         """
@@ -110,8 +128,12 @@ class Dispatcher:
         return Answer(await self._outcome_of_earlier(answer.status, wait), repeated=True)
 
     async def status(self, command_id: str) -> CommandStatus:
-        """Return the status of a command. Raises `UnknownCommand`, `BrokerUnavailable`."""
-        return await self._streams.status(command_id)
+        """Return the status of a command.
+
+        Raises `UnknownCommand`, `Overloaded`, `BrokerUnavailable`.
+        """
+        async with self._admission.admitted():
+            return await self._streams.status(command_id)
 
     async def publish(self, events: Sequence[Event]) -> list[str]:
         """Append events that a trusted producer made, all or none, and return their ids.
@@ -124,7 +146,8 @@ class Dispatcher:
             (idempotency.of_event(event), self._publisher.publications(event)) for event in events
         ]
         if publications:
-            await self._log.publish(publications)
+            async with self._admission.admitted():
+                await self._log.publish(publications)
         return [event.id or "" for event in events]
 
     def _receive(self, path: str, body: bytes, origin: Origin, key: str | None) -> _Received:
@@ -150,7 +173,7 @@ class Dispatcher:
             data=msgspec.Raw(body if body and data is sent else msgspec.json.encode(data)),
         )
         return _Received(
-            route.stream_for(data, parameters),
+            route.destination(data, parameters),
             envelope,
             idempotency.NONE if key is None else idempotency.of_command(key, path, sent),
         )
@@ -166,14 +189,42 @@ class Dispatcher:
         )
         event = life_event(status, envelope, time=envelope.time)
         accepted: Publication = self._publisher.publication(channel_of(envelope.id), event)
-        status.id = await self._streams.accept(
-            command.stream,
-            envelope,
-            msgspec.json.encode(envelope),
-            accepted,
-            command.identity,
-        )
+        if command.in_memory:
+            self._admission.check(command.destination.priority)
+            self._append_later(command, accepted)
+        else:
+            status.id = await self._append(command, accepted)
         return Answer(status, repeated=status.id != envelope.id)
+
+    async def _append(self, command: _Received, accepted: Publication) -> str:
+        stream, priority, durability = command.destination
+        async with self._admission.admitted(priority):
+            return await self._streams.accept(
+                stream,
+                command.envelope,
+                msgspec.json.encode(command.envelope),
+                accepted,
+                identity=command.identity,
+                sync=durability is Durability.FSYNC,
+            )
+
+    def _append_later(self, command: _Received, accepted: Publication) -> None:
+        task = asyncio.create_task(self._append(command, accepted))
+        self._sending.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[str]) -> None:
+        self._sending.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.lost += 1
+        if not isinstance(error, GatewayError):  # that the broker is away was said already
+            logger.error("a command could not be appended", exc_info=error)
+
+    async def drained(self) -> None:
+        """Wait until everything that was promised by `durability = "memory"` was sent."""
+        if self._sending:
+            await asyncio.wait(self._sending)
 
     async def _outcome_of_earlier(self, status: CommandStatus, wait: float) -> CommandStatus:
         """Return what came, or comes in time, of a command that was accepted earlier."""

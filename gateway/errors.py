@@ -29,6 +29,8 @@ class GatewayError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The gateway failed"
+    retry_after_s: ClassVar[int | None] = None
+    """When to try again, where that makes sense."""
 
     def __init__(self, detail: str, **extra: object) -> None:
         super().__init__(detail)
@@ -93,12 +95,21 @@ class BrokerUnavailable(GatewayError):
     """The log cannot be reached or does not answer; nothing was accepted. Try again later."""
 
     code, status, title = "broker-unavailable", 503, "The broker is not available"
+    retry_after_s = 2
 
 
 class StreamFull(GatewayError):
     """So many commands wait for a worker already that no more are taken. Try again later."""
 
     code, status, title = "stream-full", 503, "Too many commands wait already"
+    retry_after_s = 2
+
+
+class Overloaded(GatewayError):
+    """More requests wait for the broker than may; nothing was sent to it. Try again later."""
+
+    code, status, title = "overloaded", 503, "Too many requests are under way"
+    retry_after_s = 1
 
 
 class StartError(GatewayError):

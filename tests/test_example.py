@@ -63,7 +63,7 @@ def test_the_examples_of_each_schema_are_accepted(policy: Policy) -> None:
             route.validate(merged)
             assert route.key_for(merged, parameters) == data["customer"]
             stream = "orders.priority" if data.get("tier") == "premium" else "orders"
-            assert route.stream_for(merged, parameters) == stream
+            assert route.destination(merged, parameters).stream == stream
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -47,6 +48,8 @@ def rows(section: str) -> dict[str, str]:
 def value(text: str, default: object) -> object:
     if text in ("", "required"):
         return text
+    if isinstance(default, StrEnum):
+        return text[2:-2]
     literal = ast.literal_eval({"true": "True", "false": "False"}.get(text[1:-1], text[1:-1]))
     if isinstance(default, Seconds | Bytes):
         return type(default).parse(literal)

@@ -1,11 +1,26 @@
 """Is the process alive, and is it any use?"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admission import Circuit
 from gateway.api.problems import JSONResponse
+
+
+class Health(NamedTuple):
+    """What readiness is about."""
+
+    connected: bool
+    """Events flow from the broker."""
+    circuit: Circuit
+    """Requests reach it."""
+
+    @property
+    def ready(self) -> bool:
+        return self.connected and self.circuit is Circuit.CLOSED
 
 
 async def healthz(request: Request) -> Response:
@@ -14,12 +29,18 @@ async def healthz(request: Request) -> Response:
 
 
 class Readiness:
-    """`GET /readyz`: 200 if the broker is there and events flow, 503 otherwise."""
+    """`GET /readyz`: 200 if the broker takes requests and events flow, 503 otherwise."""
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
-        self._ready = ready
+    def __init__(self, health: Callable[[], Health]) -> None:
+        self._health = health
 
     async def __call__(self, request: Request) -> Response:
-        if self._ready():
-            return JSONResponse({"status": "ready", "broker": "connected"})
-        return JSONResponse({"status": "not ready", "broker": "away"}, status_code=503)
+        health = self._health()
+        return JSONResponse(
+            {
+                "status": "ready" if health.ready else "not ready",
+                "broker": "connected" if health.connected else "away",
+                "circuit": health.circuit,
+            },
+            status_code=200 if health.ready else 503,
+        )

@@ -9,21 +9,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import BrokerUnavailable, GatewayError, StreamFull, Unauthorized
+from gateway.errors import GatewayError, Unauthorized
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:push-gateway:problem:"
-RETRY_AFTER_S = 2
-"""Told to who was refused because the broker is away or full: it may be better by then."""
 
 
 def respond(error: GatewayError) -> Response:
     """Return the problem document of an error."""
     headers = {}
-    if isinstance(error, BrokerUnavailable | StreamFull):
-        headers["retry-after"] = str(RETRY_AFTER_S)
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return _response(

@@ -4,14 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from gateway.broker.client import Clients, opened
+from gateway.broker.client import Clients, opened, translated
 from gateway.broker.eventlog import EventLog
 from gateway.broker.keys import Keys
 from gateway.broker.leases import Leases
 from gateway.broker.scripts import Pipeline
 from gateway.broker.streams import CommandStreams
 from gateway.config import BrokerConfig
+from gateway.errors import StartError
+
+SYNC_MARGIN = 500
+"""Milliseconds by which the server shall give up a flush earlier than its client gives up on it."""
 
 
 class Broker:
@@ -21,6 +26,7 @@ class Broker:
         self._clients = clients
         self._keys = Keys(config.namespace)
         self._pipeline = Pipeline(clients.commands)
+        self._syncing = Pipeline(clients.commands, sync_ms=int(config.timeout * 1000) - SYNC_MARGIN)
         self.where = clients.url
         """The server's URL, without its password."""
         self.events = EventLog(
@@ -34,6 +40,7 @@ class Broker:
         self.commands = CommandStreams(
             clients.commands,
             self._pipeline,
+            self._syncing,
             self._keys,
             partitions=config.partitions,
             log_size=config.log_size,
@@ -41,6 +48,22 @@ class Broker:
             identity_ttl_ms=int(config.idempotency_ttl * 1000),
             max_backlog=config.max_backlog,
         )
+
+    async def check_sync(self) -> None:
+        """Find out whether the server can flush to its disk on demand. Raises `StartError`."""
+        with translated():
+            try:
+                await self._clients.commands.waitaof(1, 0, 1)
+            except ResponseError as error:
+                raise StartError(
+                    'durability = "fsync" needs Redis 7.2 or newer or Valkey, with appendonly yes, '
+                    f"but the server says: {error}"
+                ) from error
+
+    async def probe(self) -> None:
+        """Ask for a write that matters to nobody. Raises `BrokerUnavailable`."""
+        with translated():
+            await self._clients.commands.set(self._keys.probe, 1, px=1000)
 
     def blocking(self) -> Redis:
         """Return a client of its own for reads that block."""

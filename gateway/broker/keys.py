@@ -21,6 +21,8 @@ class Keys:
         """Hash: command stream → number of its partitions, fixed when it is first used."""
         self.dead_letters = self._prefix + "dead-letters"
         """Stream: commands given up on."""
+        self.probe = self._prefix + "probe"
+        """String with a TTL: written to see whether the log takes writes."""
 
     def history(self, channel: str) -> str:
         """Stream: what one channel retains, under the entry ids of the event log."""

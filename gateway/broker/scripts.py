@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, TimeoutError
 
 from gateway.broker.client import translate
 
@@ -41,6 +41,10 @@ class _Call(NamedTuple):
     answer: asyncio.Future[Any]
 
 
+class NotSynced(TimeoutError):
+    """The server ran the scripts, and did not say in time that its disk has what they wrote."""
+
+
 class Pipeline:
     """Calls scripts, in the order in which they were asked for.
 
@@ -48,15 +52,19 @@ class Pipeline:
     pipelines without waiting for each other on an idle system.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, sync_ms: int = 0) -> None:
+        """`sync_ms`: answer only when the server has what was written on its disk, and wait so long
+        for that. It needs Redis 7.2 or Valkey, with an append-only file.
+        """
         self._redis = redis
+        self._sync_ms = sync_ms
         self._waiting: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
     async def call(self, name: str, keys: list[str], arguments: list[Argument]) -> Any:
         """Run a script and return its answer.
 
-        Cancelling the caller does not take the call back once it was sent.
+        Cancelling the caller takes the call back if it was not sent yet.
 
         Raises:
             BrokerUnavailable: whether the script ran is then unknown.
@@ -72,7 +80,9 @@ class Pipeline:
             while self._waiting:
                 count = min(len(self._waiting), MAX_BATCH)
                 batch = [self._waiting.popleft() for _ in range(count)]
-                await self._settle(batch)
+                wanted = [call for call in batch if not call.answer.done()]
+                if wanted:
+                    await self._settle(wanted)
         finally:
             self._flushing = None
 
@@ -101,7 +111,14 @@ class Pipeline:
             pipe.execute_command(
                 "EVALSHA", call.script.digest, len(call.keys), *call.keys, *call.arguments
             )
-        answers: list[Any] = await pipe.execute(raise_on_error=False)
+        if not self._sync_ms:
+            return await pipe.execute(raise_on_error=False)
+        pipe.execute_command("WAITAOF", 1, 0, self._sync_ms)
+        *answers, synced = await pipe.execute(raise_on_error=False)
+        if isinstance(synced, Exception):
+            raise synced
+        if not synced[0]:
+            raise NotSynced("the broker did not flush to its disk in time")
         return answers
 
     async def _load(self, scripts: set[Script]) -> None:

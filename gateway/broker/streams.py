@@ -92,6 +92,7 @@ class CommandStreams:
         self,
         redis: Redis,
         pipeline: Pipeline,
+        syncing: Pipeline,
         keys: Keys,
         *,
         partitions: int,
@@ -102,6 +103,7 @@ class CommandStreams:
     ) -> None:
         self._redis = redis
         self._pipeline = pipeline
+        self._syncing = syncing
         self._keys = keys
         self.partitions = partitions
         self._log_size = log_size
@@ -144,12 +146,14 @@ class CommandStreams:
         envelope: Envelope,
         encoded: bytes,
         accepted: Publication,
+        *,
         identity: Identity = NONE,
+        sync: bool = False,
     ) -> str:
         """Append a command, open its status and publish that it was accepted: one step.
 
         Returns its id; or that of the command that was accepted earlier under the same identity,
-        and then nothing is appended.
+        and then nothing is appended. With `sync` it returns when the server's disk has the command.
 
         Raises:
             KeyReused: something else was accepted under this identity.
@@ -158,7 +162,8 @@ class CommandStreams:
         """
         partition = partition_of(envelope.partitionkey or envelope.id, self.partitions)
         names, arguments = publication_arguments(self._keys, [accepted])
-        answer = await self._pipeline.call(
+        pipeline = self._syncing if sync else self._pipeline
+        answer = await pipeline.call(
             "accept",
             [
                 self._keys.log,

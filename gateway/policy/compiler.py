@@ -121,7 +121,7 @@ def _command(config: CommandConfig, at: KeyPath, report: Report) -> CommandRoute
     routes = []
     for index, route in enumerate(config.routes):
         with report.guard(*at, "routes", index, "when"):
-            routes.append((_command_expression(route.when, pattern), route.stream))
+            routes.append((_command_expression(route.when, pattern), route))
     if pattern is None:
         return None
     return CommandRoute(config, pattern=pattern, schema=schema, key=key, routes=routes)

@@ -5,7 +5,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.channels import Pattern, check_name
-from gateway.config import ChannelConfig, CommandConfig, FeedConfig, HistoryConfig, Seconds
+from gateway.commands import Durability, Priority
+from gateway.config import (
+    ChannelConfig,
+    CommandConfig,
+    FeedConfig,
+    HistoryConfig,
+    RouteConfig,
+    Seconds,
+)
 from gateway.errors import BadRequest, Unroutable
 from gateway.policy.expressions import EvaluationFailed, Expression
 from gateway.policy.patterns import PathPattern
@@ -59,10 +67,18 @@ def merge_parameters(data: Any, parameters: Mapping[str, str]) -> Any:
     return data if parameters.keys() <= body.keys() else {**body, **parameters}
 
 
+class Destination(NamedTuple):
+    """Where a command goes, and how."""
+
+    stream: str
+    priority: Priority
+    durability: Durability
+
+
 class CommandRoute:
     """One configured command: what it must look like and where it goes."""
 
-    __slots__ = ("_key", "_routes", "config", "pattern", "schema")
+    __slots__ = ("_destinations", "_key", "_own", "config", "pattern", "schema")
 
     def __init__(
         self,
@@ -71,13 +87,24 @@ class CommandRoute:
         pattern: PathPattern,
         schema: Schema | None = None,
         key: Expression | None = None,
-        routes: Sequence[tuple[Expression, str]] = (),
+        routes: Sequence[tuple[Expression, RouteConfig]] = (),
     ) -> None:
         self.config = config
         self.pattern = pattern
         self.schema = schema
         self._key = key
-        self._routes = tuple(routes)
+        self._own = Destination(config.stream, config.priority, config.durability)
+        self._destinations = [
+            (
+                when,
+                Destination(
+                    route.stream,
+                    route.priority or config.priority,
+                    route.durability or config.durability,
+                ),
+            )
+            for when, route in routes
+        ]
 
     @property
     def path(self) -> str:
@@ -90,23 +117,31 @@ class CommandRoute:
     @property
     def streams(self) -> tuple[str, ...]:
         """Every stream that its commands can go to."""
-        return tuple(dict.fromkeys([self.config.stream, *(stream for _, stream in self._routes)]))
+        return tuple(dict.fromkeys(each.stream for each in self._all()))
+
+    @property
+    def durabilities(self) -> set[Durability]:
+        """All that its commands can be promised."""
+        return {each.durability for each in self._all()}
+
+    def _all(self) -> list[Destination]:
+        return [self._own, *(destination for _, destination in self._destinations)]
 
     def validate(self, data: Any) -> None:
         """Return if the data matches the schema, or if there is none. Raises `ValidationFailed`."""
         if self.schema:
             self.schema.validate(data)
 
-    def stream_for(self, data: Any, parameters: Mapping[str, str]) -> str:
-        """Return the stream of the first route that holds, or the command's own.
+    def destination(self, data: Any, parameters: Mapping[str, str]) -> Destination:
+        """Return where the first route that holds leads to, or the command's own destination.
 
         Raises:
             Unroutable: if a condition cannot be decided for this data.
         """
-        for when, stream in self._routes:
+        for when, destination in self._destinations:
             if _decided(when.boolean, {"data": data, "path": parameters}):
-                return stream
-        return self.config.stream
+                return destination
+        return self._own
 
     def key_for(self, data: Any, parameters: Mapping[str, str]) -> str | None:
         """Return the key, or None if the command is configured without one.
@@ -134,6 +169,11 @@ class CommandRoutes:
 
     def __iter__(self) -> Iterator[CommandRoute]:
         return iter(self._routes)
+
+    @property
+    def durabilities(self) -> set[Durability]:
+        """All that any command can be promised."""
+        return {each for route in self._routes for each in route.durabilities}
 
     def match(self, path: str) -> tuple[CommandRoute, dict[str, str]] | None:
         """Return the route of a percent-decoded path, and the path's parameters."""

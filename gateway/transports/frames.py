@@ -100,6 +100,8 @@ def accepted(identity: int | str | None, command_id: str) -> bytes:
 
 def refused(identity: int | str | None, error: GatewayError) -> bytes:
     extra = {name: value for name, value in error.extra.items() if name not in ("id", "fatal")}
+    if error.retry_after_s is not None:
+        extra["retry_after_s"] = error.retry_after_s
     return _encode(
         {
             "id": identity,

@@ -48,7 +48,8 @@ class Log:
         )
         life = Publication("life", life_event(status, envelope, time=envelope.time), 10_000, 60_000)
         encoded = msgspec.json.encode(envelope)
-        return envelope.id, await self.commands.accept(STREAM, envelope, encoded, life, identity)
+        accept = self.commands.accept
+        return envelope.id, await accept(STREAM, envelope, encoded, life, identity=identity)
 
     async def backlog(self) -> int:
         length: int = await self.redis.xlen(self.keys.commands(STREAM, 0))

@@ -94,13 +94,13 @@ def test_a_literal_path_goes_first(policy: Policy) -> None:
 
 def test_the_first_route_that_holds_decides(policy: Policy) -> None:
     route, _ = policy.commands.match("/orders") or pytest.fail("no route")
-    assert route.stream_for({"qty": 1}, {}) == "orders"
-    assert route.stream_for({"qty": 101}, {}) == "orders.bulk"
-    assert route.stream_for({"qty": 101, "tier": "premium"}, {}) == "orders.priority"
+    assert route.destination({"qty": 1}, {}).stream == "orders"
+    assert route.destination({"qty": 101}, {}).stream == "orders.bulk"
+    assert route.destination({"qty": 101, "tier": "premium"}, {}).stream == "orders.priority"
     with pytest.raises(Unroutable, match="there is no member 'qty'"):
-        route.stream_for({"tier": "standard"}, {})
+        route.destination({"tier": "standard"}, {})
     with pytest.raises(Unroutable, match="No such overload"):
-        route.stream_for("text", {})
+        route.destination("text", {})
 
 
 def test_data_is_checked_where_there_is_a_schema(policy: Policy) -> None:
