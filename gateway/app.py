@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
-from gateway.admission import Admission
+from gateway.admission import Admission, Circuit
 from gateway.api import health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
@@ -25,6 +27,7 @@ from gateway.hub.hub import Hub
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
 from gateway.resources import web_dir
+from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
 from gateway.transports.door import Door
 
@@ -47,6 +50,7 @@ class Gateway:
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
         )
+        self.metrics = Metrics()
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
@@ -57,9 +61,31 @@ class Gateway:
             broker.events,
             self.hub,
             self.admission,
+            self.metrics,
             max_body=server.max_body,
         )
         self._broker = broker
+        self._measure()
+
+    def _measure(self) -> None:
+        metrics = self.metrics
+        metrics.state(
+            "gateway_circuit",
+            "Whether requests reach the broker.",
+            list(Circuit),
+            lambda: self.admission.circuit,
+        )
+        metrics.gauge(
+            "gateway_requests_in_flight",
+            "Requests that wait for the broker.",
+            lambda: self.admission.under_way,
+        )
+        metrics.gauge(
+            "gateway_connections", "Subscribers of this process.", lambda: self.hub.connections
+        )
+        metrics.gauge(
+            "gateway_feed_connected", "1 if events flow.", lambda: float(self.feed.connected)
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,7 +117,7 @@ class Gateway:
         app = Starlette(
             routes=list(self._routes()),
             exception_handlers={
-                GatewayError: problems.on_gateway_error,
+                GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
                 Exception: problems.on_bug,
             },
@@ -105,6 +131,11 @@ class Gateway:
             heartbeat=self.config.server.heartbeat,
         )
         return app
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)
+        self.metrics.refused.labels(error.code).inc()
+        return problems.respond(error)
 
     def _health(self) -> health.Health:
         return health.Health(connected=self.feed.connected, circuit=self.admission.circuit)
@@ -124,5 +155,6 @@ class Gateway:
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/healthz", health.healthz)
+        yield Route("/metrics", health.Exposition(self.metrics).__call__)
         yield Route("/readyz", health.Readiness(self._health).__call__)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)

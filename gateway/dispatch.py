@@ -29,6 +29,7 @@ from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
 from gateway.policy.publishing import Publisher
 from gateway.policy.routes import CommandRoutes, Destination, merge_parameters
+from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Dispatcher:
         log: EventLog,
         hub: Hub,
         admission: Admission,
+        metrics: Metrics,
         *,
         max_body: int,
     ) -> None:
@@ -88,11 +90,10 @@ class Dispatcher:
         self._log = log
         self._hub = hub
         self._admission = admission
+        self._metrics = metrics
         self._max_body = max_body
         self._sending: set[asyncio.Task[str]] = set()
         """Commands whose senders do not wait for the broker."""
-        self.lost = 0
-        """Of those, how many the broker did not take."""
 
     async def send(
         self,
@@ -148,6 +149,7 @@ class Dispatcher:
         if publications:
             async with self._admission.admitted():
                 await self._log.publish(publications)
+            self._metrics.published.inc(len(events))
         return [event.id or "" for event in events]
 
     def _receive(self, path: str, body: bytes, origin: Origin, key: str | None) -> _Received:
@@ -199,7 +201,7 @@ class Dispatcher:
     async def _append(self, command: _Received, accepted: Publication) -> str:
         stream, priority, durability = command.destination
         async with self._admission.admitted(priority):
-            return await self._streams.accept(
+            id = await self._streams.accept(
                 stream,
                 command.envelope,
                 msgspec.json.encode(command.envelope),
@@ -207,6 +209,9 @@ class Dispatcher:
                 identity=command.identity,
                 sync=durability is Durability.FSYNC,
             )
+        if id == command.envelope.id:
+            self._metrics.accepted.labels(command.envelope.type).inc()
+        return id
 
     def _append_later(self, command: _Received, accepted: Publication) -> None:
         task = asyncio.create_task(self._append(command, accepted))
@@ -217,7 +222,7 @@ class Dispatcher:
         self._sending.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        self.lost += 1
+        self._metrics.lost.inc()
         if not isinstance(error, GatewayError):  # that the broker is away was said already
             logger.error("a command could not be appended", exc_info=error)
 

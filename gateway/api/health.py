@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from gateway.admission import Circuit
 from gateway.api.problems import JSONResponse
+from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 class Health(NamedTuple):
@@ -26,6 +27,16 @@ class Health(NamedTuple):
 async def healthz(request: Request) -> Response:
     """`GET /healthz`: the process answers."""
     return JSONResponse({"status": "ok"})
+
+
+class Exposition:
+    """`GET /metrics`: for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, request: Request) -> Response:
+        return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 class Readiness:

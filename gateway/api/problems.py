@@ -29,12 +29,6 @@ def respond(error: GatewayError) -> Response:
     )
 
 
-async def on_gateway_error(request: Request, error: Exception) -> Response:
-    """Answer what the gateway refused."""
-    assert isinstance(error, GatewayError)
-    return respond(error)
-
-
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer what Starlette refused: no such path, no such method."""
     assert isinstance(error, HTTPException)

@@ -57,6 +57,11 @@ class Hub:
         self._next_slot = (self._next_slot + 1) % SLOTS
         self._slots[connection.slot].add(connection)
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._slots))
+
     def close(self, connection: Connection) -> None:
         """Forget a connection that ended. Harmless when done twice."""
         self._slots[connection.slot].discard(connection)
