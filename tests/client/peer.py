@@ -152,7 +152,7 @@ class Peer:
             return self.refusals.pop(0)
         listener = Listener(sse=True)
         channels = request.query_params.getlist("channel")
-        after = request.headers.get("last-event-id")
+        after = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
         self.requests.append({"channels": channels, "after": after})
         replies, numbers = {}, [0]
         start = self.here

@@ -1,5 +1,6 @@
 """A real browser, and real gateways for it to look at."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,7 +79,8 @@ async def roaming(browser: Browser) -> AsyncIterator[Page]:
     """A page whose network comes and goes: the browser may complain of that, and of no more."""
     async with _opened(browser) as (page, complaints):
         yield page
-        assert [each for each in complaints if "net::ERR_" not in each] == []
+        network = re.compile(r"net::ERR_|^WebSocket connection to ")
+        assert [each for each in complaints if not network.search(each)] == []
 
 
 @pytest.fixture

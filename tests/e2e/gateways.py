@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Gateway:
 
     async def kill_everything(self) -> None:
         """Kill at once this process and all that it started: workers and log server."""
-        family = [self.pid, *_descendants(self.pid)]
+        family = [self.pid, *self.descendants()]
         for pid in family:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -64,14 +64,23 @@ class Gateway:
             lambda: not any(map(is_alive, family)), within=PATIENCE, reason="all were dead"
         )
 
+    def descendants(self) -> list[int]:
+        """Return the ids of the processes that it started, and of those that they started."""
+        pairs = list(_children())
+        found = [self.pid]
+        for parent in found:  # grows while it is gone through
+            found += [child for child, of in pairs if of == parent]
+        return found[1:]
 
-def _descendants(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    found = [pid]
-    for parent in found:  # grows while it is gone through
-        found += [child for child, of in pairs if of == parent]
-    return found[1:]
+
+def _children() -> Iterator[tuple[int, int]]:
+    """Give the id of each process of this machine, and that of its parent."""
+    if not Path("/proc/self/stat").exists():
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True)
+        yield from ((int(pid), int(of)) for pid, of in map(str.split, listed.stdout.splitlines()))
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
 
 
 @asynccontextmanager
@@ -176,8 +185,9 @@ class Site:
             now = await self.status(command)
             return now if now["status"] == "succeeded" else None
 
-        found: dict[str, Any]
+        found: dict[str, Any] | None
         found = await eventually(status, within=PATIENCE, reason=f"{command} succeeded")
+        assert found is not None
         return found
 
 
