@@ -71,7 +71,7 @@ class HistoryEndpoint:
             count=limit,
         )
         position = f"{page.epoch}-{page.last}"
-        if len(page.entries) == limit:
+        if page.more:
             position = f"{page.epoch}-{page.entries[-1][0].decode()}"
         return Response(
             b"[%b]" % b",".join([event for _, event in page.entries]),

@@ -19,6 +19,9 @@ GROUP_PREFIX = "node-"
 NODE_TTL = 30
 """Seconds without a sign of life after which a serving process counts as dead."""
 
+PAGE_BYTES = 256 << 10
+"""Bytes of events that are read back at a time: what is read is held in memory."""
+
 FIRST = EntryId(0, 0)
 
 
@@ -51,10 +54,12 @@ class Page(NamedTuple):
     last: EntryId
     """The newest entry of the log at the time of reading: everything up to it is accounted for."""
     after: EntryId
-    """Where the reading began."""
+    """Where the reading began: a position that is recoverable itself."""
     recovered: bool
     entries: list[tuple[bytes, bytes]]
     """Entry id and event, oldest first."""
+    more: bool
+    """Perhaps more is retained after the last of the entries; if not, they are all."""
 
 
 class Lost(Exception):
@@ -124,11 +129,18 @@ class EventLog:
             raise _reused(other)
 
     async def read_history(
-        self, channel: str, after: Position | str, *, ttl_ms: int, count: int
+        self,
+        channel: str,
+        after: Position | str,
+        *,
+        ttl_ms: int,
+        count: int,
+        enough: int = PAGE_BYTES,
     ) -> Page:
         """Return up to `count` retained events of a channel after a position.
 
-        `ttl_ms` is the channel's; 0 for one without history. Raises `BrokerUnavailable`.
+        `ttl_ms` is the channel's; 0 for one without history. The events stop with the one that
+        makes them `enough` bytes. Raises `BrokerUnavailable`.
         """
         epoch, start = ("", FIRST) if isinstance(after, str) else (after.epoch, after.id)
         assert isinstance(after, Position) or after == EARLIEST
@@ -136,15 +148,16 @@ class EventLog:
         answer = await self._pipeline.call(
             "resume",
             [keys.log, keys.events, keys.history(channel), keys.floor(channel)],
-            [epoch, start.ms, start.seq, ttl_ms, count],
+            [epoch, start.ms, start.seq, ttl_ms, count, enough],
         )
-        found, last, began, recovered, entries = answer
+        found, last, began, recovered, more, entries = answer
         return Page(
             found.decode(),
             EntryId.parse(last),
             EntryId.parse(began),
             bool(recovered),
             [(entry, fields[1]) for entry, fields in entries],
+            bool(more),
         )
 
     async def join(self, node: str, after: EntryId | None = None) -> Joined:

@@ -23,6 +23,11 @@ class Held:
             self._size += len(entry.event)
         return self._size <= self._limit
 
+    def drop(self, unwanted: Callable[[Entry], bool]) -> None:
+        """Forget the entries of which this is true."""
+        kept = [entry for entry in self.take() if not unwanted(entry)]
+        self.add(kept)
+
     def take(self) -> list[Entry]:
         """Return all entries and keep none."""
         entries, self.entries, self._size = self.entries, [], 0

@@ -42,9 +42,7 @@ class Feed:
 
     async def start(self) -> None:
         """Join the log at its end. Raises `BrokerUnavailable`."""
-        joined = await self._log.join(self._node)
-        self._hub.begin(joined.epoch, joined.after)
-        self._number = joined.number
+        await self._begin()
         self.connected = True
 
     async def run(self) -> None:
@@ -82,12 +80,16 @@ class Feed:
         joined = await self._log.join(self._node, here.id)
         if joined.epoch != here.epoch or joined.last < here.id:
             logger.warning("the log was replaced: all subscribers have to resume")
-            joined = await self._log.join(self._node)
-            self._hub.begin(joined.epoch, joined.after)
-            self._number = joined.number
+            await self._begin()
             self._hub.interrupt(window_ms=self._window_ms)
         self.connected = True
         logger.info("the feed is back at the broker")
+
+    async def _begin(self) -> None:
+        await self._log.tick(IDLE_MS)  # so that who subscribes now does not get an old position
+        joined = await self._log.join(self._node)
+        self._hub.begin(joined.epoch, joined.after)
+        self._number = joined.number
 
     def _take(self, entries: list[Entry]) -> None:
         first, last = entries[0].number, entries[-1].number

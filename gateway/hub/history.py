@@ -23,7 +23,7 @@ class Portion:
     @property
     def complete(self) -> bool:
         """Nothing follows it, as of the time of reading."""
-        return len(self.ids) < PAGE_SIZE
+        return not self.page.more
 
     def standing(self) -> Standing:
         """Return where a subscription that begins with this portion stands."""
@@ -58,14 +58,14 @@ class History:
         """Return what the channel retains after a position.
 
         `since` is where the hub stood when it began to hold events for the reader. A read shared
-        with others may be older than that; then it might lack an event that was dispatched in
-        between, and another one is made. Raises `BrokerUnavailable`.
+        with others may be older than that, and lack an event that was dispatched in between; then
+        it is read once more. If that is older still, the log has lost its end, which the feed will
+        find out. Raises `BrokerUnavailable`.
         """
-        while True:
+        portion = await self._share(channel, after)
+        if portion.page.last < since.id and portion.page.epoch == since.epoch:
             portion = await self._share(channel, after)
-            page = portion.page
-            if page.last >= since.id or page.epoch != since.epoch:
-                return portion
+        return portion
 
     async def _share(self, channel: str, after: Position | str) -> Portion:
         key = (channel, after)

@@ -117,7 +117,18 @@ class Hub:
             return False
         connection.audiences = tuple(each for each in connection.audiences if each is not audience)
         self._leave(connection, audience)
+        resumption = self._resumptions.get(connection)
+        if resumption is not None:
+            resumption.drop(channel)
         return True
+
+    def answer(self, connection: Connection, data: bytes) -> None:
+        """Write an answer that must not overtake those to earlier requests to subscribe."""
+        resumption = self._resumptions.get(connection)
+        if resumption is not None:
+            resumption.answer(data)
+        else:
+            connection.write(data)
 
     def is_subscribed(self, connection: Connection, channel: str) -> bool:
         return self._audiences.get(channel.encode()) in connection.audiences
@@ -202,7 +213,11 @@ class Hub:
         self._awaited = [each for each in self._awaited if not each[1].done()]
 
     def _close_slow(self, overflowed: list[Connection]) -> None:
-        lagging = [each for each in self.slow if each.unsent() > self._write_buffer]
+        lagging = [
+            each
+            for each in self.slow
+            if each.unsent() > self._write_buffer and each not in self._resumptions
+        ]  # who catches up is slow when more is held for it than it may have
         for connection in (*overflowed, *lagging):
             connection.goodbye(CloseCode.SLOW_CONSUMER, random.randint(100, 1000))
 

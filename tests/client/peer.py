@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.proxy import Proxy
+
 EARLIEST = "earliest"
 
 
@@ -150,7 +152,7 @@ class Peer:
             return self.refusals.pop(0)
         listener = Listener(sse=True)
         channels = request.query_params.getlist("channel")
-        after = request.headers.get("last-event-id")
+        after = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
         self.requests.append({"channels": channels, "after": after})
         replies, numbers = {}, [0]
         start = self.here
@@ -195,50 +197,6 @@ async def _send(websocket: WebSocket, listener: Listener) -> None:
 
 def _event(event: str, position: str) -> str:
     return f'{{"event":{event},"position":"{position}"}}'
-
-
-class Proxy:
-    """A TCP proxy on loopback that can lose every connection, and refuse new ones."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-        self.accepted = 0
-
-    async def open(self) -> None:
-        """Listen: on the same port as before, if there was one."""
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def refuse(self) -> None:
-        """Listen no more, and lose every connection."""
-        if self._server:
-            self._server.close()
-        self.cut()
-
-    def cut(self) -> None:
-        """Lose every connection, as when somebody stumbles over a cable."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, back}
-        try:
-            await asyncio.gather(_copy(reader, back), _copy(there, writer))
-        finally:
-            self._writers -= {writer, back}
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 class _Server(uvicorn.Server):

@@ -20,6 +20,8 @@ end
 
 -- Removes what is over the size or older than the time to live, and remembers the newest id that
 -- was removed (the floor): below it no position can be recovered. Exact (`=`), because the floor is.
+-- Both keys expire by the time in the newest id and not by the clock: where no floor is left, what
+-- is gone is older than the time to live by its id, also after the clock was set back.
 local function trim(history, floor, size, ttl, now)
   local over = redis.call('XLEN', history) - size
   local oldest = redis.call('XRANGE', history, '-', '+', 'COUNT', math.max(over, 1))
@@ -36,12 +38,13 @@ local function trim(history, floor, size, ttl, now)
       redis.call('XTRIM', history, 'MINID', '=', expired .. '-0')
     end
   end
+  local last_moment = string.format('%.0f', now + ttl)
   if removed then
-    redis.call('SET', floor, removed, 'PX', ttl)
+    redis.call('SET', floor, removed, 'PXAT', last_moment)
   else
-    redis.call('PEXPIRE', floor, ttl)
+    redis.call('PEXPIREAT', floor, last_moment)
   end
-  redis.call('PEXPIRE', history, ttl)
+  redis.call('PEXPIREAT', history, last_moment)
 end
 
 -- Appends one event to the log and, under the same id, to its channel's history.

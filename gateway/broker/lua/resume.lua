@@ -1,12 +1,17 @@
 -- Reads what a channel retains after a position. Returns the log's epoch, the id of the log's newest
 -- entry, the id after which the reading began, whether nothing between the position and there is
--- missing, and the entries.
+-- missing, whether more may follow than was read, and the entries.
 --
 -- A position is recoverable exactly if it is of this epoch, not beyond the log's end, and not below
 -- the floor. Where no floor is known nothing was trimmed since the history began, and whatever an
 -- earlier history of the channel held had expired by then: it was older than the time to live.
+-- Who cannot be given what was asked for begins where all that is retained follows; that place is
+-- recoverable itself, so who has to ask again before the first event came is not told of a new gap.
 -- KEYS: log, events, history, floor
--- ARGV: epoch, ms and seq of the position (epoch '': from the earliest on), history ttl (ms), count
+-- ARGV: epoch, ms and seq of the position (epoch '': from the earliest on), history ttl (ms; 0 for
+--       a channel without history), count and bytes of events that are enough
+local STEP = 32 -- entries of one XRANGE, so that little is read in vain where events are large
+
 local function parse(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
@@ -22,27 +27,44 @@ local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local last = newest and newest[1] or '0-0'
 local epoch = redis.call('HGET', KEYS[1], 'epoch') or ''
 
-local floor = redis.call('GET', KEYS[4])
-if not floor then
+local ttl = tonumber(ARGV[4])
+local function younger_than_ttl(ms)
+  return string.format('%.0f-0', math.max(ms - ttl + 1, 0))
+end
+
+local floor, start = last, last -- of a channel without history
+if ttl > 0 then
   local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
-  local birth
   if first then
-    birth = parse(first[1])
+    floor = redis.call('GET', KEYS[4]) or younger_than_ttl(parse(first[1]))
+    start = floor
   else
     local now = redis.call('TIME')
-    birth = now[1] * 1000 + math.floor(now[2] / 1000)
+    floor = younger_than_ttl(now[1] * 1000 + math.floor(now[2] / 1000))
   end
-  floor = string.format('%.0f-0', math.max(birth - tonumber(ARGV[4]) + 1, 0))
 end
 
 local after = ARGV[2] .. '-' .. ARGV[3]
 local recovered = 1
 if ARGV[1] == '' then
-  after = '0-0'
-elseif ARGV[1] ~= epoch or before(last, after) then
-  after, recovered = '0-0', 0
-elseif after ~= last and before(after, floor) then
-  recovered = 0
+  after = start
+elseif ARGV[1] ~= epoch or before(last, after) or (after ~= last and before(after, floor)) then
+  after, recovered = start, 0
 end
-local entries = redis.call('XRANGE', KEYS[3], '(' .. after, '+', 'COUNT', ARGV[5])
-return {epoch, last, after, recovered, entries}
+
+local count, enough = tonumber(ARGV[5]), tonumber(ARGV[6])
+local entries, size, cursor = {}, 0, after
+local more = ttl > 0
+while more and #entries < count and size < enough do
+  local wanted = math.min(STEP, count - #entries)
+  local found = redis.call('XRANGE', KEYS[3], '(' .. cursor, '+', 'COUNT', wanted)
+  for _, entry in ipairs(found) do
+    if size < enough then
+      entries[#entries + 1] = entry
+      size = size + #entry[2][2]
+      cursor = entry[1]
+    end
+  end
+  more = #found == wanted
+end
+return {epoch, last, after, recovered, (more or size >= enough) and 1 or 0, entries}
