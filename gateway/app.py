@@ -80,9 +80,7 @@ class Gateway:
             "Requests that wait for the broker.",
             lambda: self.admission.under_way,
         )
-        metrics.gauge(
-            "gateway_connections", "Subscribers of this process.", lambda: self.hub.connections
-        )
+        metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
         metrics.gauge(
             "gateway_feed_connected", "1 if events flow.", lambda: float(self.feed.connected)
         )

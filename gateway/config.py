@@ -122,6 +122,8 @@ Token = Annotated[
     str,
     _text(r"[!-+\--~]{1,4096}", "a token of visible characters without a comma", secret=True),
 ]
+Rate = Annotated[float, Meta(gt=0, le=1000)]
+"""Times a second."""
 Expressions = Annotated[Sequence[str], Meta(min_length=1)]
 
 
@@ -237,6 +239,11 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     pattern: str
     history: HistoryConfig | None = None
+    max_rate: Rate | None = None
+    """Deliveries a second to one subscriber at most; what comes in between leaves together."""
+    conflate: str | None = None
+    """CEL: of the events with the same value, a subscriber that lags or that `max_rate` holds back
+    hears only the latest."""
 
 
 class FeedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

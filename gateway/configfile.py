@@ -6,6 +6,7 @@ variable counts as not set, because that is what `${NAME:-}` in a compose file m
 """
 
 import importlib.util
+import math
 import os
 import re
 import tomllib
@@ -222,6 +223,8 @@ class _Conversion:
                 return self._text(node, raw, path, description, secret=extra.get("secret", False))
             case inspect.IntType() if isinstance(raw, int) and not isinstance(raw, bool):
                 return self._whole(node, raw, path)
+            case inspect.FloatType() if isinstance(raw, int | float) and not isinstance(raw, bool):
+                return self._number(node, raw, path)
             case inspect.BoolType() if isinstance(raw, bool):
                 return raw
             case inspect.EnumType(cls=words) if isinstance(raw, str):
@@ -265,6 +268,12 @@ class _Conversion:
             self._report.add(path, f"expected {node.le} or less but got {raw}")
         return raw
 
+    def _number(self, node: inspect.FloatType, raw: float, path: KeyPath) -> float:
+        above, most = node.gt or 0, node.le or math.inf
+        if not above < raw <= most:  # also refuses nan
+            self._report.add(path, f"expected more than {above} and up to {most} but got {raw}")
+        return float(raw)
+
     def _measure(
         self, kind: type[Seconds] | type[Bytes], raw: object, path: KeyPath, *, positive: bool
     ) -> Any:
@@ -286,6 +295,8 @@ def _expected(node: object) -> str:
             return "a list"
         case inspect.IntType():
             return "a whole number"
+        case inspect.FloatType():
+            return "a number"
         case inspect.BoolType():
             return "true or false"
         case inspect.CustomType():

@@ -113,3 +113,5 @@ class Publication(NamedTuple):
     """Events that the channel retains; 0 for none."""
     ttl_ms: int
     """How long it retains them."""
+    key: str = ""
+    """Of the events with one key, only the latest matters to who cannot hear them all."""

@@ -33,6 +33,8 @@ class Entry(NamedTuple):
     event: bytes
     number: int
     """Counts all entries of the log without a hole: a reader knows by it that it missed some."""
+    key: bytes = b""
+    """The conflation key; empty for none."""
 
 
 class Joined(NamedTuple):
@@ -187,7 +189,7 @@ class EventLog:
                 GROUP_PREFIX + node, node, {events: ">"}, count=count, block=block_ms, noack=True
             )
         return [
-            Entry(id, fields[b"c"], fields[b"e"], int(fields[b"n"]))
+            Entry(id, fields[b"c"], fields[b"e"], int(fields[b"n"]), fields.get(b"k", b""))
             for id, fields in _only_stream(answer)
         ]
 
@@ -233,9 +235,9 @@ def publication_arguments(
     """Return the keys and the arguments by which the scripts know events to append."""
     names: list[str] = []
     arguments: list[Argument] = []
-    for channel, event, size, ttl_ms in publications:
-        names += (keys.history(channel), keys.floor(channel))
-        arguments += (channel, event, size, ttl_ms)
+    for publication in publications:
+        names += (keys.history(publication.channel), keys.floor(publication.channel))
+        arguments += publication
     return names, arguments
 
 

@@ -1,6 +1,7 @@
 """Everybody on this process who is subscribed to one channel."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from gateway.broker.eventlog import Entry
 from gateway.hub.subscription import Connection, Encoding
@@ -34,15 +35,22 @@ class Held:
         return entries
 
 
+class Keeper(Protocol):
+    """Where events wait for a connection that is not to be written to directly."""
+
+    def add(self, entries: Sequence[Entry]) -> bool:
+        """Keep more entries of one channel. Returns False if they are more than may wait."""
+
+
 class Audience:
-    """The connections that hear a channel now (live), and those that catch up (held)."""
+    """The connections that hear a channel at once (live), and those for which it waits (held)."""
 
     __slots__ = ("channel", "held", "live")
 
     def __init__(self, channel: bytes) -> None:
         self.channel = channel
         self.live: dict[Encoding, dict[Connection, Callable[[bytes], None]]] = {}
-        self.held: dict[Connection, Held] = {}
+        self.held: dict[Connection, Keeper] = {}
 
     def __len__(self) -> int:
         return len(self.held) + sum(map(len, self.live.values()))
@@ -52,7 +60,7 @@ class Audience:
         self.held.pop(connection, None)
         self.live.setdefault(connection.encoding, {})[connection] = connection.write
 
-    def hold(self, connection: Connection, held: Held) -> None:
+    def hold(self, connection: Connection, held: Keeper) -> None:
         """From now on, keep the channel's events for this connection."""
         self._leave_live(connection)
         self.held[connection] = held

@@ -7,7 +7,7 @@ it no other code runs, so there is no race between subscribing and publishing.
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from gateway.broker.eventlog import Entry
@@ -15,8 +15,9 @@ from gateway.channels import EntryId, Position
 from gateway.errors import CloseCode
 from gateway.hub.audience import Audience, Batch, Held
 from gateway.hub.history import History
+from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
-from gateway.hub.subscription import Connection, Request, Standing
+from gateway.hub.subscription import AT_ONCE, Connection, Pace, Request, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,12 @@ class Hub:
         self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
         self.slow: set[Connection] = set()
         """Connections whose peer lags: looked at after each batch."""
+        self._outboxes: dict[Connection, Outbox] = {}
+        """Of the connections that do not hear everything at once."""
+        self._pending: set[Connection] = set()
+        """Those in whose outbox something waits."""
+        self._timer: asyncio.TimerHandle | None = None
+        """For the first delivery that is not due yet."""
         self.epoch = ""
         self.position = EntryId(0, 0)
 
@@ -57,15 +64,12 @@ class Hub:
         self._next_slot = (self._next_slot + 1) % SLOTS
         self._slots[connection.slot].add(connection)
 
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return sum(map(len, self._slots))
-
     def close(self, connection: Connection) -> None:
         """Forget a connection that ended. Harmless when done twice."""
         self._slots[connection.slot].discard(connection)
         self.slow.discard(connection)
+        self._outboxes.pop(connection, None)
+        self._pending.discard(connection)
         resumption = self._resumptions.pop(connection, None)
         if resumption is not None:
             resumption.cancel()
@@ -77,10 +81,10 @@ class Hub:
         """Send a sign of life to one part of the connections."""
         signs: dict[tuple[object, bool], bytes] = {}
         for connection in tuple(self._slots[slot % SLOTS]):
-            catching_up = connection in self._resumptions
-            key = (connection.encoding, catching_up)
+            behind = connection in self._resumptions or connection in self._pending
+            key = (connection.encoding, behind)
             if key not in signs:
-                position = None if catching_up else self.token.encode()
+                position = None if behind else self.token.encode()
                 signs[key] = connection.encoding.heartbeat(position)
             connection.beat(signs[key])
 
@@ -101,6 +105,8 @@ class Hub:
         resumption = self._resumptions.get(connection)
         if connection.closed:
             return
+        if request.paces:
+            self._set_paces(connection, request.paces)
         if resumption is not None:
             resumption.add(request)
         elif request.after is None:
@@ -120,6 +126,8 @@ class Hub:
         resumption = self._resumptions.get(connection)
         if resumption is not None:
             resumption.drop(channel)
+        if connection in self._outboxes:
+            self._drop_pace(connection, audience.channel)
         return True
 
     def answer(self, connection: Connection, data: bytes) -> None:
@@ -136,10 +144,11 @@ class Hub:
     def go_live(self, connection: Connection, channels: Sequence[str]) -> None:
         """Write the channels' events to the connection as they come."""
         for audience in self._join(connection, channels):
-            audience.go_live(connection)
+            self._listen(connection, audience)
 
     def hold(self, connection: Connection, channels: Sequence[str], held: Held) -> None:
         """Keep the events of these channels, and of those it hears already, for the connection."""
+        self._deliver(connection)
         self._join(connection, channels)
         for audience in connection.audiences:
             audience.hold(connection, held)
@@ -148,7 +157,14 @@ class Hub:
         """The connection has caught up: everything it is subscribed to goes live."""
         self._resumptions.pop(connection, None)
         for audience in connection.audiences:
+            self._listen(connection, audience)
+
+    def _listen(self, connection: Connection, audience: Audience) -> None:
+        outbox = self._outboxes.get(connection)
+        if outbox is None:
             audience.go_live(connection)
+        else:
+            audience.hold(connection, outbox)
 
     def _join(self, connection: Connection, channels: Sequence[str]) -> list[Audience]:
         joined = []
@@ -181,6 +197,58 @@ class Hub:
             logger.error("a resumption failed", exc_info=error)
             connection.goodbye(CloseCode.POSITION_LOST, random.randint(100, 1000))
 
+    # Subscriptions that are not heard at once
+
+    def _set_paces(self, connection: Connection, paces: Mapping[str, Pace]) -> None:
+        outbox = self._outboxes.get(connection)
+        if outbox is None:
+            outbox = Outbox(connection, self._pending, limit=self._write_buffer)
+            self._outboxes[connection] = outbox
+            if connection not in self._resumptions:
+                for audience in connection.audiences:
+                    audience.hold(connection, outbox)
+        for channel, pace in paces.items():
+            outbox.set_pace(channel.encode(), pace)
+
+    def _drop_pace(self, connection: Connection, channel: bytes) -> None:
+        outbox = self._outboxes[connection]
+        outbox.set_pace(channel, AT_ONCE)
+        outbox.drop(channel)
+        if not outbox.needed:
+            self._deliver(connection)
+            del self._outboxes[connection]
+            if connection not in self._resumptions:
+                for audience in connection.audiences:
+                    audience.go_live(connection)
+
+    def eased(self, connection: Connection) -> None:
+        """The peer of a connection has taken most of what was written."""
+        self.slow.discard(connection)
+        if connection in self._pending:
+            self._deliver_due()
+
+    def _deliver(self, connection: Connection) -> None:
+        """Write what waits for a connection, if anything does."""
+        if connection in self._pending:
+            entries = self._outboxes[connection].take(asyncio.get_running_loop().time())
+            batch = Batch(self.epoch.encode())
+            connection.write(batch.encode(connection.encoding, entries))
+
+    def _deliver_due(self) -> None:
+        """Write what waits for those whose time has come; see that the others get their turn."""
+        now = asyncio.get_running_loop().time()
+        for connection in self._pending - self.slow:
+            if self._outboxes[connection].due <= now:
+                self._deliver(connection)
+        waiting = self._pending - self.slow
+        if waiting and self._timer is None:
+            due = min(self._outboxes[connection].due for connection in waiting)
+            self._timer = asyncio.get_running_loop().call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._deliver_due()
+
     # Events
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
@@ -194,6 +262,8 @@ class Hub:
         if heard:
             batch = Batch(self.epoch.encode())
             batch.publish(heard)
+            if self._pending:
+                self._deliver_due()
             if batch.overflowed or self.slow:
                 self._close_slow(batch.overflowed)
         if self._awaited:

@@ -1,7 +1,7 @@
 """What the hub asks of a connection, and what a connection asks of the hub."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.channels import Position
@@ -60,6 +60,20 @@ class Standing:
     """Nothing between the position that was asked for and this one is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How one subscription hears its channel."""
+
+    interval: float = 0.0
+    """Seconds between deliveries, at least; 0: as events come."""
+    conflate: bool = False
+    """Of the events that wait, only the latest of each conflation key is kept."""
+
+
+AT_ONCE = Pace()
+"""Every event, as it comes."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One wish to subscribe to channels, all from one position."""
@@ -71,3 +85,5 @@ class Request:
     """Encodes the answer. It is written before the first event."""
     refuse: Callable[[GatewayError], None]
     """Called if the log cannot be read; the subscriptions are gone then."""
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    """Of the channels that are not heard at once."""

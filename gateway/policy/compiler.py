@@ -65,7 +65,11 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     configs = _channels(config.channels, report)
-    channels = Channels(configs, status_ttl=config.broker.status_ttl)
+    channels = Channels(
+        configs,
+        status_ttl=config.broker.status_ttl,
+        conflations=_conflations(config.channels, report),
+    )
     commands = [
         route
         for index, command in enumerate(config.commands)
@@ -87,6 +91,15 @@ def _channels(configs: Iterable[ChannelConfig], report: Report) -> list[ChannelC
                 _check_distinct(config.pattern, earlier.pattern, ":", f"channels[{other}]")
             good.append((index, config))
     return [config for _, config in good]
+
+
+def _conflations(configs: Iterable[ChannelConfig], report: Report) -> dict[str, Expression]:
+    found = {}
+    for index, config in enumerate(configs):
+        if config.conflate is not None:
+            with report.guard("channels", index, "conflate"):
+                found[config.pattern] = Expression(config.conflate, variables=EVENT_VARIABLES)
+    return found
 
 
 def _check_pattern(text: str) -> None:

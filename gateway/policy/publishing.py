@@ -1,5 +1,6 @@
 """From an event to what is appended: its channels, and what each of them retains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -28,15 +29,26 @@ class Publisher:
         if event.channel is not None:
             attributes["channel"] = event.channel
         names = self._feeds.channels_for(attributes)
-        return [self.publication(name, with_channel(encoded, name)) for name in names]
+        return [
+            self.publication(name, with_channel(encoded, name), attributes=attributes)
+            for name in names
+        ]
 
-    def publication(self, channel: str, encoded: bytes) -> Publication:
-        """Return an encoded event for a channel that exists."""
+    def publication(
+        self, channel: str, encoded: bytes, *, attributes: Mapping[str, Any] | None = None
+    ) -> Publication:
+        """Return an encoded event for a channel that exists.
+
+        `attributes` are the event's, for a channel that may be conflated. Raises `Unroutable`.
+        """
         match = self._channels.match(channel)
-        history: Any = match and match.config.history
-        if history is None:
+        if match is None:
             return Publication(channel, encoded, 0, 0)
-        return Publication(channel, encoded, history.size, int(history.ttl * 1000))
+        key = self._channels.conflation_key(match, attributes) if attributes else ""
+        history = match.config.history
+        if history is None:
+            return Publication(channel, encoded, 0, 0, key)
+        return Publication(channel, encoded, history.size, int(history.ttl * 1000), key)
 
     def retention_ms(self, channel: str) -> int:
         """Return for how long a channel keeps its events; 0: not at all."""

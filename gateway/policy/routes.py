@@ -207,8 +207,15 @@ class ChannelMatch(NamedTuple):
 class Channels:
     """All channels that can be subscribed to, the built-in ones of commands included."""
 
-    def __init__(self, configs: Iterable[ChannelConfig], *, status_ttl: Seconds) -> None:
-        """Compile the patterns. Raises `ValueError`."""
+    def __init__(
+        self,
+        configs: Iterable[ChannelConfig],
+        *,
+        status_ttl: Seconds,
+        conflations: Mapping[str, Expression] | None = None,
+    ) -> None:
+        """Compile the patterns. `conflations` are by pattern. Raises `ValueError`."""
+        self._conflations = conflations or {}
         history = HistoryConfig(
             size=STATUS_HISTORY_SIZE, ttl=min(Seconds(status_ttl), STATUS_HISTORY_TTL)
         )
@@ -221,6 +228,23 @@ class Channels:
     def match(self, name: str) -> ChannelMatch | None:
         """Return what covers a channel, or None: then nobody can subscribe to it."""
         return self._literal.get(name) or self._search(name)
+
+    def conflation_key(self, match: ChannelMatch, event: Mapping[str, Any]) -> str:
+        """Return what makes an event the same as later ones of its channel; empty for nothing.
+
+        Raises:
+            Unroutable: if the event has no such value, or it is neither a string nor a number.
+        """
+        expression = self._conflations.get(match.config.pattern)
+        if expression is None:
+            return ""
+        key = _key_text(_decided(expression.value, _event_variables(event)))
+        if not key or len(key) > MAX_KEY:
+            raise Unroutable(
+                f"expected {expression.source}, by which {match.config.pattern} is conflated, to "
+                f"be a number or a string of 1 to {MAX_KEY} characters"
+            )
+        return key
 
     def _find(self, name: str) -> ChannelMatch | None:
         try:

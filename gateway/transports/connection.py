@@ -101,7 +101,7 @@ class Detached(asyncio.Protocol, ABC):
             self.hub.slow.add(self)
 
     def resume_writing(self) -> None:
-        self.hub.slow.discard(self)
+        self.hub.eased(self)
         self._release()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,7 +182,7 @@ class Buffered(ABC):
         if not self._size:
             self._empty.set()
         if self._size <= HIGH_WATER:
-            self.hub.slow.discard(self)
+            self.hub.eased(self)
 
     def lost(self) -> None:
         """The peer is gone."""

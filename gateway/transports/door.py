@@ -2,16 +2,35 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.channels import EARLIEST, Position, check_name
+from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
-from gateway.errors import UnknownChannel
+from gateway.errors import BadRequest, UnknownChannel
 from gateway.hub.hub import Hub
+from gateway.hub.subscription import AT_ONCE, Pace
 from gateway.policy.routes import Channels
 
 logger = logging.getLogger(__name__)
+
+
+MAX_RATE = 1000
+"""Times a second."""
+
+
+class PaceWish(NamedTuple):
+    """How a subscriber would like to hear a channel."""
+
+    max_rate: float | None = None
+    """Deliveries a second, at most."""
+    conflate: bool | None = None
+    """Only the latest of what waits; None: as the channel is configured."""
+
+
+NO_WISH = PaceWish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +53,27 @@ class Door:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")
         return name
 
+    def pace(self, name: str, wish: PaceWish) -> Pace:
+        """Return how a subscription will hear a channel: the slower of what both sides want.
+
+        Raises:
+            BadRequest: the wish makes no sense, or the channel cannot be conflated.
+        """
+        match = self.channels.match(name)
+        config = match.config if match else ChannelConfig(pattern=name)
+        if wish.max_rate is not None and not 0 < wish.max_rate <= MAX_RATE:
+            raise BadRequest(f"expected a max_rate above 0 and up to {MAX_RATE} times a second")
+        if wish.conflate and config.conflate is None:
+            raise BadRequest(f"the channel {name!r} has no conflation key")
+        rates = [rate for rate in (config.max_rate, wish.max_rate) if rate is not None]
+        conflate = config.conflate is not None if wish.conflate is None else wish.conflate
+        return Pace(1 / min(rates) if rates else 0.0, conflate)
+
+    def paces(self, names: Iterable[str], wish: PaceWish) -> dict[str, Pace]:
+        """Return the paces of the channels that are not heard at once. Raises `BadRequest`."""
+        paces = {name: self.pace(name, wish) for name in names}
+        return {name: pace for name, pace in paces.items() if pace != AT_ONCE}
+
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a request of a connection beside it. It must deal with its own errors."""
         task = asyncio.create_task(work)
@@ -45,6 +85,18 @@ class Door:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logger.error("a request of a connection failed", exc_info=error)
+
+
+def parse_pace(query: Mapping[str, str]) -> PaceWish:
+    """Read `?max_rate=5&conflate=true`. Raises `BadRequest`."""
+    rate, conflate = query.get("max_rate", ""), query.get("conflate", "")
+    try:
+        wanted = float(rate) if rate else None
+    except ValueError:
+        raise BadRequest(f"expected a number as max_rate but got {rate[:20]!r}") from None
+    if conflate not in ("", "true", "false"):
+        raise BadRequest(f"expected true or false as conflate but got {conflate[:20]!r}")
+    return PaceWish(wanted, conflate == "true" if conflate else None)
 
 
 def parse_after(token: str | None) -> Position | str | None:

@@ -7,7 +7,7 @@ import msgspec
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.errors import BadFrame, CloseCode, GatewayError
-from gateway.hub.subscription import Standing
+from gateway.hub.subscription import AT_ONCE, Pace, Standing
 
 PING = b"\x89\x00"
 """A whole WebSocket ping frame, RFC 6455 section 5.5.2."""
@@ -21,6 +21,8 @@ _encode = msgspec.json.Encoder().encode
 class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
     channel: str
     after: str | None = None
+    max_rate: float | None = None
+    conflate: bool | None = None
 
 
 class Unsubscribe(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,16 +80,26 @@ def _salvage(text: bytes) -> tuple[int | str | None, bool]:
 # What the gateway says to a WebSocket client
 
 
-def subscribed(identity: int | str | None, standings: Mapping[str, Standing]) -> list[bytes]:
+def subscribed(
+    identity: int | str | None, standings: Mapping[str, Standing], paces: Mapping[str, Pace]
+) -> list[bytes]:
     """Return the answers to a subscription, one for each channel."""
     return [
         _answer(
-            identity,
-            "subscribed",
-            {"channel": channel, "position": each.position, "recovered": each.recovered},
+            identity, "subscribed", {"channel": channel} | _told(each, paces.get(channel, AT_ONCE))
         )
         for channel, each in standings.items()
     ]
+
+
+def _told(standing: Standing, pace: Pace) -> dict[str, Any]:
+    """What a subscriber is told of one channel. Its pace only if it does not hear all at once."""
+    told: dict[str, Any] = {"position": standing.position, "recovered": standing.recovered}
+    if pace.interval:
+        told["max_rate"] = round(1 / pace.interval, 3)
+    if pace.conflate:
+        told["conflate"] = True
+    return told
 
 
 def unsubscribed(identity: int | str | None, channel: str) -> bytes:
@@ -161,15 +173,14 @@ def block(data: bytes, *, event: str = "", id: bytes = b"", retry_ms: int | None
     )
 
 
-def sse_subscribed(standings: Mapping[str, Standing]) -> bytes:
+def sse_subscribed(standings: Mapping[str, Standing], paces: Mapping[str, Pace]) -> bytes:
     """Return the named event that tells where the stream begins, and where a channel has a gap.
 
     Its `id` is the oldest of the channels' positions: who comes back with it misses nothing.
     """
     document = {
         "channels": {
-            channel: {"position": each.position, "recovered": each.recovered}
-            for channel, each in standings.items()
+            channel: _told(each, paces.get(channel, AT_ONCE)) for channel, each in standings.items()
         }
     }
     oldest = min((each.position for each in standings.values()), key=_order)

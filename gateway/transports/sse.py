@@ -12,7 +12,7 @@ from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscript
 from gateway.hub.subscription import Encoding, Request
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
-from gateway.transports.door import Door, parse_after
+from gateway.transports.door import Door, parse_after, parse_pace
 
 HEADERS = {
     "cache-control": "no-store",
@@ -100,6 +100,7 @@ class Wish:
         self._channels = tuple(door.check_channel(name) for name in channels)
         token = request.headers.get("last-event-id") or query.get("last_event_id")
         self._after = parse_after(token or None)
+        self._paces = door.paces(self._channels, parse_pace(query))
 
     def subscribe(self, door: Door, connection: DetachedEventStream | PlainEventStream) -> None:
         """Subscribe a connection to what was asked for."""
@@ -112,8 +113,11 @@ class Wish:
             Request(
                 self._channels,
                 self._after,
-                acknowledge=lambda standings: connection.wrap(frames.sse_subscribed(standings)),
+                acknowledge=lambda standings: connection.wrap(
+                    frames.sse_subscribed(standings, self._paces)
+                ),
                 refuse=refuse,
+                paces=self._paces,
             ),
         )
 

@@ -1,6 +1,7 @@
 """WebSocket: subscriptions and commands in JSON text frames, RFC 6455."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -14,7 +15,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.subscription import Connection, Encoding, Request
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
-from gateway.transports.door import Door, parse_after
+from gateway.transports.door import Door, PaceWish, parse_after, parse_pace
 
 MAX_CHANNELS_IN_URL = 50
 NO_STATUS_RECEIVED = 1005
@@ -52,15 +53,18 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
     return None
 
 
-def subscribe_from_url(door: Door, connection: Talker, channels: list[str], after: str) -> None:
+def subscribe_from_url(
+    door: Door, connection: Talker, channels: list[str], query: Mapping[str, str]
+) -> None:
     """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position."""
     try:
         for name in channels:
             door.check_channel(name)
+        pace = parse_pace(query)
         wanted = tuple(dict.fromkeys(channels))
         if len(wanted) > min(MAX_CHANNELS_IN_URL, door.max_subscriptions):
             raise TooManySubscriptions(f"expected at most {MAX_CHANNELS_IN_URL} channels")
-        _request(door, connection, None, wanted, after or None)
+        _request(door, connection, None, wanted, query.get("after") or None, pace)
     except GatewayError as error:
         _refuse(connection, None, error)
 
@@ -75,7 +79,8 @@ def _subscribe(
         raise TooManySubscriptions(
             f"expected at most {door.max_subscriptions} subscriptions of one connection"
         )
-    _request(door, connection, identity, (channel,), wish.after)
+    pace = PaceWish(wish.max_rate, wish.conflate)
+    _request(door, connection, identity, (channel,), wish.after, pace)
 
 
 def _request(
@@ -84,14 +89,17 @@ def _request(
     identity: int | str | None,
     channels: tuple[str, ...],
     after: str | None,
+    pace: PaceWish,
 ) -> None:
+    paces = door.paces(channels, pace)
     request = Request(
         channels,
         parse_after(after),
         acknowledge=lambda standings: b"".join(
-            [connection.wrap(answer) for answer in frames.subscribed(identity, standings)]
+            [connection.wrap(answer) for answer in frames.subscribed(identity, standings, paces)]
         ),
         refuse=lambda error: _refuse(connection, identity, error),
+        paces=paces,
     )
     door.hub.subscribe(connection, request)
 
@@ -341,6 +349,6 @@ async def endpoint(websocket: WebSocket) -> None:
     else:
         connection = PlainSocket(websocket, door)
     if channels := query.getlist("channel"):
-        subscribe_from_url(door, connection, channels, query.get("after", ""))
+        subscribe_from_url(door, connection, channels, query)
     if isinstance(connection, PlainSocket):
         await connection.run()

@@ -142,6 +142,11 @@ def config_of(log: RunningServer, **server: Any) -> Config:
             ChannelConfig(pattern="last:{count}", history=HistoryConfig(size=5)),
             ChannelConfig(pattern="brief", history=HistoryConfig(ttl=Seconds(0.2))),
             ChannelConfig(pattern="fleeting"),
+            ChannelConfig(pattern="calm", history=HistoryConfig(), max_rate=2),
+            ChannelConfig(
+                pattern="board", history=HistoryConfig(), max_rate=2, conflate="data.item"
+            ),
+            ChannelConfig(pattern="prices", history=HistoryConfig(), conflate="data.item"),
         ],
     )
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
@@ -31,6 +30,8 @@ class Subscribed:
     channel: str
     position: str
     recovered: bool
+    max_rate: float | None = None
+    conflate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Subscriber(ABC):
         answers = kinds.count(Subscribed)
         assert set(kinds[:answers]) <= {Subscribed}
         positions = [Position.parse(each.position).id for each in self.delivered]
-        assert all(one < other for one, other in zip(positions, positions[1:], strict=False)), (
+        assert all(one < other for one, other in pairwise(positions)), (
             positions
         )
 

@@ -4,7 +4,7 @@
 -- KEYS: log, events, partition, status, identity, then history and floor of the command's channel
 -- ARGV: log size, envelope, id, type, accepted_at, how many commands may wait,
 --       fingerprint (empty for a command without identity), time to live of the identity (ms),
---       then channel, event, history size, history ttl (ms)
+--       then channel, event, history size, history ttl (ms), conflation key
 if ARGV[7] ~= '' then
   local earlier = redis.call('GET', KEYS[5])
   if earlier then

@@ -9,13 +9,18 @@ end
 
 -- Appends one entry and numbers it, so that a reader who misses one can know it.
 -- `~` trims by whole nodes, which costs nothing; a reader that lags past the end sees it by `n`.
-local function append_entry(log, events, log_size, channel, event)
+-- `key` is the conflation key, empty for none.
+local function append_entry(log, events, log_size, channel, event, key)
   local n = redis.call('HINCRBY', log, 'count', 1)
   if n == 1 then
     open_log(log)
   end
+  if key == '' then
+    return redis.call('XADD', events, 'MAXLEN', '~', log_size, '*',
+      'c', channel, 'e', event, 'n', n)
+  end
   return redis.call('XADD', events, 'MAXLEN', '~', log_size, '*',
-    'c', channel, 'e', event, 'n', n)
+    'c', channel, 'e', event, 'n', n, 'k', key)
 end
 
 -- Removes what is over the size or older than the time to live, and remembers the newest id that
@@ -49,8 +54,8 @@ end
 
 -- Appends one event to the log and, under the same id, to its channel's history.
 -- size 0: the channel keeps no history.
-local function append(log, events, log_size, history, floor, channel, event, size, ttl)
-  local id = append_entry(log, events, log_size, channel, event)
+local function append(log, events, log_size, history, floor, channel, event, size, ttl, key)
+  local id = append_entry(log, events, log_size, channel, event, key)
   size = tonumber(size)
   if size > 0 then
     redis.call('XADD', history, id, 'e', event)
@@ -60,13 +65,13 @@ local function append(log, events, log_size, history, floor, channel, event, siz
 end
 
 -- Appends the events that begin at KEYS[key] (history, floor) and ARGV[arg] (channel, event, size,
--- ttl in ms) to the end of both; returns their ids.
+-- ttl in ms, conflation key) to the end of both; returns their ids.
 local function append_all(log, events, log_size, key, arg)
   local ids = {}
   while ARGV[arg] do
     ids[#ids + 1] = append(log, events, log_size, KEYS[key], KEYS[key + 1],
-      ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3])
-    key, arg = key + 2, arg + 4
+      ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4])
+    key, arg = key + 2, arg + 5
   end
   return ids
 end

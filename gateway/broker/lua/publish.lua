@@ -3,7 +3,7 @@
 -- KEYS: log, events, then of each event: identity, history and floor of each of its channels
 -- ARGV: log size, time to live of an identity (ms), then of each event: fingerprint (empty for one
 --       without identity), number of its channels, then channel, event, history size, history ttl
---       (ms) of each
+--       (ms), conflation key of each
 
 -- Calls `visit` with the number of each event and where it begins in KEYS and ARGV, until that
 -- returns something.
@@ -15,7 +15,7 @@ local function each_event(visit)
       return found
     end
     local channels = tonumber(ARGV[arg + 1])
-    number, key, arg = number + 1, key + 1 + 2 * channels, arg + 2 + 4 * channels
+    number, key, arg = number + 1, key + 1 + 2 * channels, arg + 2 + 5 * channels
   end
 end
 
@@ -29,9 +29,9 @@ end
 each_event(function(_, key, arg)
   if ARGV[arg] == '' or redis.call('SET', KEYS[key], ARGV[arg], 'NX', 'PX', ARGV[2]) then
     for channel = 0, ARGV[arg + 1] - 1 do
-      local k, a = key + 1 + 2 * channel, arg + 2 + 4 * channel
+      local k, a = key + 1 + 2 * channel, arg + 2 + 5 * channel
       append(KEYS[1], KEYS[2], ARGV[1], KEYS[k], KEYS[k + 1],
-        ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
+        ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
     end
   end
 end)

@@ -5,7 +5,7 @@
 -- ARGV: log size, lease token, group, entry id, number of the attempt, 1 if the command is done,
 --       status, result, error, finished_at (each empty for none), status ttl (ms),
 --       milliseconds until the next attempt, dead letter (JSON, or empty),
---       then channel, event, history size, history ttl (ms) of each event
+--       then channel, event, history size, history ttl (ms), conflation key of each event
 if redis.call('GET', KEYS[3]) ~= ARGV[2] then
   return 0
 end

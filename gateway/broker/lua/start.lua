@@ -34,5 +34,5 @@ if attempt > tonumber(ARGV[6]) then
 end
 redis.call('HSET', KEYS[5], 'status', 'started', 'run', ARGV[5], 'attempts', attempt)
 append(KEYS[1], KEYS[2], ARGV[1], KEYS[6], KEYS[7], ARGV[7],
-  ARGV[10] .. attempt .. ARGV[11] .. attempt .. ARGV[12], ARGV[8], ARGV[9])
+  ARGV[10] .. attempt .. ARGV[11] .. attempt .. ARGV[12], ARGV[8], ARGV[9], '')
 return attempt

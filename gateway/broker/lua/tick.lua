@@ -11,4 +11,4 @@ if newest then
     return nil
   end
 end
-return append_entry(KEYS[1], KEYS[2], ARGV[1], '', '')
+return append_entry(KEYS[1], KEYS[2], ARGV[1], '', '', '')
