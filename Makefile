@@ -31,7 +31,6 @@ format: dev
 	.venv/bin/ruff format .
 
 bench: runtime
-	@command -v cc >/dev/null || { echo 'make bench needs a C compiler: apt-get install gcc libc6-dev'; exit 1; }
 	.venv/bin/python benchmarks/fanout.py $(ARGS)
 
 dist: dev

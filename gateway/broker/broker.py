@@ -71,13 +71,7 @@ class Broker:
 
     def leases(self, worker: str, *, ttl: float) -> Leases:
         """Return the leases of one worker; each lasts `ttl` seconds unless it is renewed."""
-        return Leases(
-            self._clients.commands,
-            self._pipeline,
-            self._keys,
-            worker=worker,
-            ttl_ms=int(ttl * 1000),
-        )
+        return Leases(self._pipeline, self._keys, worker=worker, ttl_ms=int(ttl * 1000))
 
 
 @asynccontextmanager

@@ -4,13 +4,20 @@ Commands and blocking reads have clients of their own. A command has `[broker] t
 in; a read that blocks is silent by design, so it gets that much longer than it may block.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -44,6 +51,50 @@ _OPTIONS = frozenset(
     {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"}
 )
 """What the URL's query may say. Anything else would override how this module sets clients up."""
+
+
+class _Closable(AbstractConnection):
+    """A connection that may be closed by one task while another one opens or uses it.
+
+    redis-py looks whether it is open and writes in another turn of the event loop; where it was
+    closed in between, it would raise an `AttributeError`, as if that were a mistake of ours.
+    """
+
+    async def _send_packed_command(self, command: Iterable[bytes]) -> None:
+        if self._writer is None:
+            raise ConnectionError("the connection was closed while it was in use")
+        await super()._send_packed_command(command)
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """Send a command. Who is cancelled meanwhile stays cancelled.
+
+        redis-py waits with `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that
+        comes in the very turn in which the bytes went out (gh-86296): a task that was told to end
+        would go on to wait for the answer, and then for the next one.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > before:
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+
+class _OverTCP(_Closable, Connection):
+    pass
+
+
+class _OverTLS(_Closable, SSLConnection):
+    pass
+
+
+class _OverUnixSocket(_Closable, UnixDomainSocketConnection):
+    pass
+
+
+_CONNECTIONS = {"redis": _OverTCP, "rediss": _OverTLS, "unix": _OverUnixSocket}
 
 
 class Clients:
@@ -83,9 +134,12 @@ class Clients:
         )
 
     async def close(self) -> None:
-        """Close every client, also those that are in use. May be called more than once."""
-        while self._opened:
-            await self._opened.pop().aclose()
+        """Close every connection, also those that are in use. May be called more than once.
+
+        A call that is under way meanwhile fails, or opens one more connection for the next `close`.
+        """
+        for client in tuple(self._opened):
+            await client.aclose()
 
     def _open(self, pool: ConnectionPool) -> Redis:
         client = Redis.from_pool(pool)
@@ -224,7 +278,7 @@ def _parse(url: str) -> dict[str, Any]:
         parts = urlsplit(url)
         mistake = _mistake(parts)
         if mistake is None:
-            return dict(parse_url(url))
+            return {**parse_url(url), "connection_class": _CONNECTIONS[parts.scheme]}
     except ValueError:
         # What urllib raises may quote a password that has a slash in it.
         mistake = "has a part that cannot be read; in a password, percent-encode : / ? # [ ] @"

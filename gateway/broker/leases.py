@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
-
-from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
 
@@ -16,10 +13,7 @@ class Leases:
     that was paused past its lease can commit nothing.
     """
 
-    def __init__(
-        self, redis: Redis, pipeline: Pipeline, keys: Keys, *, worker: str, ttl_ms: int
-    ) -> None:
-        self._redis = redis
+    def __init__(self, pipeline: Pipeline, keys: Keys, *, worker: str, ttl_ms: int) -> None:
         self._pipeline = pipeline
         self._keys = keys
         self.token = worker
@@ -38,9 +32,11 @@ class Leases:
         return answer
 
     async def resign(self, stream: str) -> None:
-        """Leave the roll of a stream's workers, so that the others take its share at once."""
-        with translated():
-            await self._redis.zrem(self._keys.workers(stream), self.token)
+        """Leave the roll of a stream's workers, so that the others take its share at once.
+
+        Whatever this worker asked for earlier was answered by then. Raises `BrokerUnavailable`.
+        """
+        await self._pipeline.call("resign", [self._keys.workers(stream)], [self.token])
 
     async def acquire(
         self, partitions: Sequence[tuple[str, int]], *, count: int

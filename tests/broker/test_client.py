@@ -148,9 +148,9 @@ async def test_no_answer_counts_as_failed_after_the_timeout() -> None:
 
 
 async def test_a_read_may_block_for_longer_than_the_timeout(broker: Broker) -> None:
-    async with clients_of(broker.server.url, patience=0.1) as clients:
-        blocking = clients.blocking(longest=0.5)
-        assert not await blocking.xread({"stream": "0"}, block=500)
+    async with clients_of(broker.server.url, patience=0.5) as clients:
+        blocking = clients.blocking(longest=0.8)
+        assert not await blocking.xread({"stream": "0"}, block=800)
 
 
 async def test_a_blocking_read_finds_out_that_the_server_is_dead() -> None:
@@ -193,6 +193,25 @@ async def test_clients_can_be_closed_twice(broker: Broker) -> None:
     clients = await connect(broker.config)
     await clients.close()
     await clients.close()
+
+
+async def test_calls_that_are_under_way_when_their_client_is_closed_are_refused(
+    broker: Broker,
+) -> None:
+    """Closed in every turn of the event loop from the opening of the connection to the answer."""
+    for turns in range(100):
+        async with clients_of(broker.clients.url) as clients:
+            calls = [asyncio.ensure_future(ping(clients.commands)) for _ in range(2)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await clients.close()
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                assert outcome == "PONG" or isinstance(outcome, BrokerUnavailable), outcome
+
+
+async def ping(redis: Redis) -> str:
+    with translated():
+        return str(await execute(redis, "ECHO", "PONG"), "ascii")
 
 
 async def test_a_configuration_without_url_needs_an_embedded_server() -> None:

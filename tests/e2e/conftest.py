@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
+from tests.e2e.clients import Client
 from tests.e2e.gateways import PATIENCE, Site, site
 from tests.servers import short_directory
 
@@ -41,46 +42,60 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser complains of during the test."""
+    return []
+
+
 @asynccontextmanager
-async def _opened(browser: Browser) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page in a profile of its own, and the list of what the browser complains of."""
-    complaints: list[str] = []
+async def _opened(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
+    """A page in a profile of its own."""
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE * 1000)
-    context.on(
-        "console",
+
+    def on_console(said: ConsoleMessage) -> None:
         # A violation of the content security policy is an error of the console too.
-        lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
-    )
-    context.on("weberror", lambda error: complaints.append(str(error.error)))
-    context.on("requestfailed", lambda request: complaints.extend(_failure(request)))
+        if said.type in ("error", "warning"):
+            complaints.append(said.text)
+
+    def on_failure(request: Request) -> None:
+        # ERR_ABORTED is what the page itself did: it closed an event stream.
+        if request.failure != "net::ERR_ABORTED":
+            complaints.append(f"{request.url}: {request.failure}")
+
+    context.on("console", on_console)
+    context.on("requestfailed", on_failure)
+    context.on("weberror", lambda error: complaints.append(f"uncaught: {error.error}"))
     try:
-        yield await context.new_page(), complaints
+        yield await context.new_page()
     finally:
         await context.close()
 
 
-def _failure(request: Request) -> list[str]:
-    # ERR_ABORTED is what the page itself did: it closed an event stream.
-    aborted = request.failure == "net::ERR_ABORTED"
-    return [] if aborted else [f"{request.url}: {request.failure}"]
-
-
 @pytest.fixture
-async def page(browser: Browser) -> AsyncIterator[Page]:
+async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
     """A page of which the browser must have nothing to complain: no error, no failed request."""
-    async with _opened(browser) as (page, complaints):
+    async with _opened(browser, complaints) as page:
         yield page
         assert complaints == []
 
 
 @pytest.fixture
-async def roaming(browser: Browser) -> AsyncIterator[Page]:
+async def roaming(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
     """A page whose network comes and goes: the browser may complain of that, and of no more."""
-    async with _opened(browser) as (page, complaints):
+    async with _opened(browser, complaints) as page:
         yield page
         network = re.compile(r"net::ERR_|^WebSocket connection to ")
         assert [each for each in complaints if not network.search(each)] == []
+
+
+@pytest.fixture
+async def client(browser: Browser, complaints: list[str]) -> AsyncIterator[Client]:
+    """The client in a page: requests may fail, but it must know what to do about it."""
+    async with _opened(browser, complaints) as page:
+        yield Client(page)
+        assert [each for each in complaints if each.startswith("uncaught")] == []
 
 
 @pytest.fixture

@@ -101,14 +101,13 @@ async def test_history_trimmed_past_the_position_is_a_gap_that_is_told(
     await shows(roaming, events=12)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_gateway_that_is_restarted_says_goodbye_and_nothing_is_missed(
-    empty_site: Site, roaming: Page, transport: str
+    empty_site: Site, roaming: Page
 ) -> None:
     shop = empty_site
     config = copy_example(shop.folder, {"[server]": '[server]\ngoodbye_window = "1s"'})
     await shop.start("run", str(config), "--port", "0")
-    await open_page(roaming, f"{shop.url}/demo/", transport)
+    await open_page(roaming, f"{shop.url}/demo/")
     await shop.place()
     await shows(roaming, events=1)
     await shop.gateway.stop()
