@@ -2,8 +2,10 @@
 -- entry, the id after which the reading began, whether nothing between the position and there is
 -- missing, whether more may follow than was read, and the entries.
 --
--- A position is recoverable exactly if it is of this epoch, not beyond the log's end, and not below
--- the floor. Where no floor is known nothing was trimmed since the history began, and whatever an
+-- A position is recoverable exactly if it is of this epoch, the id of an entry of this log, and not
+-- below the floor. A log that lost its end (power failed between two flushes, an older copy was put
+-- back, a replica was promoted too early) goes on in the same epoch, but the ids of what it lost are
+-- ids of nothing, as long as it retains what is older. Where no floor is known nothing was trimmed since the history began, and whatever an
 -- earlier history of the channel held had expired by then: it was older than the time to live.
 -- Who cannot be given what was asked for begins where all that is retained follows; that place is
 -- recoverable itself, so who has to ask again before the first event came is not told of a new gap.
@@ -11,6 +13,8 @@
 -- ARGV: epoch, ms and seq of the position (epoch '': from the earliest on), history ttl (ms; 0 for
 --       a channel without history), count and bytes of events that are enough
 local STEP = 32 -- entries of one XRANGE, so that little is read in vain where events are large
+local BETWEEN = '9999999999999999999' -- in place of a sequence number: a place after a millisecond,
+-- where no entry ever is, so that none can be missed there
 
 local function parse(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -25,11 +29,21 @@ end
 
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local last = newest and newest[1] or '0-0'
-local epoch = redis.call('HGET', KEYS[1], 'epoch') or ''
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then -- the log was emptied just now: a position without an epoch would be none
+  open_log(KEYS[1])
+  epoch = redis.call('HGET', KEYS[1], 'epoch')
+end
+
+local function is_entry(id)
+  local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+  return not oldest or before(id, oldest[1]) -- trimmed: it cannot be known any more
+    or redis.call('XRANGE', KEYS[2], id, id)[1] ~= nil
+end
 
 local ttl = tonumber(ARGV[4])
 local function younger_than_ttl(ms)
-  return string.format('%.0f-0', math.max(ms - ttl + 1, 0))
+  return string.format('%.0f-%s', math.max(ms - ttl, 0), BETWEEN)
 end
 
 local floor, start = last, last -- of a channel without history
@@ -45,10 +59,17 @@ if ttl > 0 then
 end
 
 local after = ARGV[2] .. '-' .. ARGV[3]
+local function is_recoverable()
+  if ARGV[1] ~= epoch or before(last, after) then
+    return false
+  end
+  return after == last or not before(after, floor) and (ARGV[3] == BETWEEN or is_entry(after))
+end
+
 local recovered = 1
 if ARGV[1] == '' then
   after = start
-elseif ARGV[1] ~= epoch or before(last, after) or (after ~= last and before(after, floor)) then
+elseif not is_recoverable() then
   after, recovered = start, 0
 end
 
