@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 
 from gateway.broker.eventlog import NODE_TTL, Entry, EventLog, Lost
 from gateway.errors import BrokerUnavailable
@@ -53,8 +54,9 @@ class Feed:
             tasks.create_task(self._beat())
 
     async def leave(self) -> None:
-        """Give the place in the log back."""
-        await self._log.leave(self._node)
+        """Give the place in the log back. With the broker away, others clear it away later."""
+        with suppress(BrokerUnavailable):
+            await self._log.leave(self._node)
 
     async def _tail(self) -> None:
         pause = 0.0
