@@ -82,4 +82,4 @@ class Link:
         """The broker did not answer."""
         if self._up:
             self._up = False
-            logger.warning("waiting for the broker: %s", error or "it did not answer in time")
+            logger.warning("waiting for the broker: %s", str(error) or "it did not answer in time")
