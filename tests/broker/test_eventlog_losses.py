@@ -1,4 +1,4 @@
-"""A log that lost something: positions in what is gone are told apart from those in what is left."""
+"""A log that lost something: positions in what is gone are told from those in what is left."""
 
 from itertools import pairwise
 from typing import Any
