@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
@@ -151,9 +152,7 @@ class Subscriber(ABC):
         answers = kinds.count(Subscribed)
         assert set(kinds[:answers]) <= {Subscribed}
         positions = [Position.parse(each.position).id for each in self.delivered]
-        assert all(one < other for one, other in pairwise(positions)), (
-            positions
-        )
+        assert all(one < other for one, other in pairwise(positions)), positions
 
 
 class WebSocketSubscriber(Subscriber):

@@ -134,17 +134,15 @@ async def test_a_lagging_subscriber_is_closed_when_even_the_latest_are_too_much(
     log: RunningServer, transports: Transports, kind: Kind
 ) -> None:
     bulk = "x" * 4000
-    async with (
-        serving(log, transports, tight=True, write_buffer=256 << 10) as gateway,
-        kind.open(gateway.port, "prices", narrow=True) as subscriber,
-    ):
-        await subscriber.stands()
-        for number in range(400):
-            await gateway.publish("prices", item(str(number), number) | {"bulk": bulk})
-        await gateway.empty()
-        assert (await subscriber.end()).code == 4001
-    async with kind.open(gateway.port, "prices", after=subscriber.position) as again:
-        await again.has(400 - len(subscriber.data))
+    async with serving(log, transports, tight=True, write_buffer=256 << 10) as gateway:
+        async with kind.open(gateway.port, "prices", narrow=True) as subscriber:
+            await subscriber.stands()
+            for number in range(400):
+                await gateway.publish("prices", item(str(number), number) | {"bulk": bulk})
+            await gateway.empty()
+            assert (await subscriber.end()).code == 4001
+        async with kind.open(gateway.port, "prices", after=subscriber.position) as again:
+            await again.has(400 - len(subscriber.data))
     assert [each["number"] for each in subscriber.data + again.data] == list(range(400))
 
 
