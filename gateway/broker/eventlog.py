@@ -74,9 +74,12 @@ def lost() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
+        if any(sign in str(error) for sign in _SIGNS_OF_LOSS):
             raise Lost(str(error)) from error
         raise
+
+
+_SIGNS_OF_LOSS = ("NOGROUP", "UNBLOCKED", "no such key", "requires the key to exist")
 
 
 class EventLog:
@@ -204,9 +207,12 @@ class EventLog:
             await self._redis.set(self._keys.node(node), 1, ex=NODE_TTL)
 
     async def reap(self) -> list[str]:
-        """Destroy the consumer groups of serving processes that died, and return their names."""
+        """Destroy the consumer groups of serving processes that died, and return their names.
+
+        Raises `Lost`, `BrokerUnavailable`.
+        """
         dead = []
-        with translated():
+        with translated(), lost():
             groups = await self._redis.xinfo_groups(self._keys.events)
             for group in groups:
                 name = group["name"].decode()
@@ -217,8 +223,8 @@ class EventLog:
         return dead
 
     async def leave(self, node: str) -> None:
-        """Give the node's consumer group back."""
-        with translated():
+        """Give the node's consumer group back. Raises `Lost`, `BrokerUnavailable`."""
+        with translated(), lost():
             await self._redis.xgroup_destroy(self._keys.events, GROUP_PREFIX + node)
             await self._redis.delete(self._keys.node(node))
 

@@ -55,7 +55,7 @@ class Feed:
 
     async def leave(self) -> None:
         """Give the place in the log back. With the broker away, others clear it away later."""
-        with suppress(BrokerUnavailable):
+        with suppress(Lost, BrokerUnavailable):
             await self._log.leave(self._node)
 
     async def _tail(self) -> None:
@@ -112,7 +112,7 @@ class Feed:
                 await self._log.tick(IDLE_MS)
                 for node in await self._log.reap():
                     logger.info("cleared away after the process %s, which died", node)
-            except BrokerUnavailable:
+            except (Lost, BrokerUnavailable):
                 continue  # the tail says so
 
     async def _beat(self) -> None:

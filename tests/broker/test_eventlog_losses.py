@@ -3,8 +3,10 @@
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from gateway.broker.broker import Broker
-from gateway.broker.eventlog import Page
+from gateway.broker.eventlog import Lost, Page
 from gateway.broker.keys import Keys
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.events import Publication
@@ -89,3 +91,17 @@ async def test_an_emptied_log_gives_out_positions_of_a_new_epoch(any_broker: Log
     assert page.epoch not in ("", epoch)
     await orders.append("2")
     assert (await orders.after(EARLIEST)).epoch == page.epoch
+
+
+async def test_who_leaves_or_clears_up_an_emptied_log_is_told_that_it_is_gone(
+    any_broker: Log,
+) -> None:
+    orders = Orders(any_broker)
+    await orders.events.join("node")
+    await orders.redis.flushall()
+    with pytest.raises(Lost):
+        await orders.events.reap()
+    with pytest.raises(Lost):
+        await orders.events.leave("node")
+    with pytest.raises(Lost):
+        await orders.events.read("node", count=1, block_ms=1)
