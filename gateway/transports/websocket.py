@@ -230,7 +230,9 @@ def _last_frame(machine: WebSocketProtocol) -> bytes:
 
 def _at_rest(machine: WebSocketProtocol) -> bool:
     """Tell whether a state machine stands between messages, where a new one would do as well."""
-    waiting = getattr(machine.parser, "gi_yieldfrom", None)
+    waiting: object = machine.parser
+    while (inner := getattr(waiting, "gi_yieldfrom", None)) is not None:
+        waiting = inner  # the machine of a handshake has its parser inside of another
     return (
         machine.current_size is None
         and not machine.reader.buffer
