@@ -150,9 +150,7 @@ class Subscriber(ABC):
         answers = kinds.count(Subscribed)
         assert set(kinds[:answers]) <= {Subscribed}
         positions = [Position.parse(each.position).id for each in self.delivered]
-        assert all(one < other for one, other in zip(positions, positions[1:], strict=False)), (
-            positions
-        )
+        assert all(one < other for one, other in pairwise(positions)), positions
 
 
 class WebSocketSubscriber(Subscriber):
