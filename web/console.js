@@ -50,7 +50,7 @@ setInterval(showReceived, 100);
  * @returns {Promise<Configured>}
  */
 async function configured() {
-  const nothing = { name: "Push Gateway", version: "", commands: [], channels: [], demo: false };
+  const nothing = { name: "push gateway", version: "", commands: [], channels: [], demo: false };
   try {
     const response = await fetch("/console.json");
     return response.ok ? { ...nothing, ...(await response.json()) } : nothing;

@@ -203,15 +203,7 @@ async def opened(config: BrokerConfig) -> AsyncIterator[Clients]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what Redis clients raise in this block as `translate` gives it.
-
-    A task that was cancelled in the block has ended it with `CancelledError`, also where redis-py
-    swallowed that: it waits with `asyncio.wait_for`, which in Python 3.11 returns as if nothing
-    were when the cancellation comes together with what it waits for (gh-86296). A loop of reads
-    would then go on for ever.
-    """
-    task = asyncio.current_task()
-    cancellations = task.cancelling() if task else 0
+    """Raise what Redis clients raise in this block as `translate` gives it."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -219,9 +211,6 @@ def translated() -> Iterator[None]:
         if meaning is error:
             raise
         raise meaning from error
-    finally:
-        if task and task.cancelling() > cancellations:
-            raise asyncio.CancelledError
 
 
 def translate(error: Exception) -> Exception:

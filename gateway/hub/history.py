@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from gateway.broker.eventlog import EventLog, Page
 from gateway.channels import EntryId, Position
@@ -70,10 +71,14 @@ class History:
     async def _share(self, channel: str, after: Position | str) -> Portion:
         key = (channel, after)
         task = self._reads.get(key)
-        if task is None:
+        if task is None or task.done():  # done is too old, though its callback may be yet to run
             task = self._reads[key] = asyncio.create_task(self._read(channel, after))
-            task.add_done_callback(lambda _: self._reads.pop(key, None))
+            task.add_done_callback(partial(self._finished, key))
         return await asyncio.shield(task)  # one reader that leaves does not stop the others
+
+    def _finished(self, key: tuple[str, Position | str], task: asyncio.Task[Portion]) -> None:
+        if self._reads.get(key) is task:
+            del self._reads[key]
 
     async def _read(self, channel: str, after: Position | str) -> Portion:
         ttl_ms = self._retention(channel)

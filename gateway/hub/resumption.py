@@ -203,7 +203,12 @@ class Resumption:
         Returns it with the id up to which nothing is left to write; None where nothing is left.
         """
         encoding = self._connection.encoding
-        held = [entry for entry in self._held.entries if bound is None or _id(entry) <= bound]
+        unready = {name.encode() for wish in _wishes(self._waiting) for name in wish.channels}
+        held = [
+            entry
+            for entry in self._held.entries
+            if entry.channel not in unready and (bound is None or _id(entry) <= bound)
+        ]
         if len(self._portions) == 1 and not held:
             (portion,) = self._portions.values()
             if written is None or not portion.ids or portion.ids[0] > written:
@@ -223,7 +228,8 @@ class Resumption:
             if size >= PIECE:
                 bound = id
                 break
-        self._held.drop(lambda entry: bound is None or _id(entry) <= bound)
+        written_now = {entry.id for entry in held if bound is None or _id(entry) <= bound}
+        self._held.drop(lambda entry: entry.id in written_now)
         return b"".join(piece), bound
 
     def _encoded(self, entries: Iterable[Entry]) -> bytes:

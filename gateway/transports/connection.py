@@ -8,6 +8,7 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from gateway.errors import CloseCode
 from gateway.hub.audience import Audience
@@ -80,6 +81,7 @@ class Detached(asyncio.Protocol, ABC):
         self.hub.close(self)
         self._transport.write(last)
         self.write = _nowhere
+        self._transport.resume_reading()  # to hear of the peer's end
         # Not a full close: what the peer still sends would then be answered with a reset, which
         # can overtake the last bytes. It has a while to read them and to hang up itself.
         if self._transport.can_write_eof():
@@ -99,10 +101,18 @@ class Detached(asyncio.Protocol, ABC):
     def pause_writing(self) -> None:
         if not self.closed:
             self.hub.slow.add(self)
+            # Who does not read the answers is not asked what else it wants, so that they are few.
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.hub.eased(self)
+        self.read_on()
         self._release()
+
+    def read_on(self) -> None:
+        """Read again, unless there is a reason not to."""
+        if self not in self.hub.slow:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -204,4 +214,5 @@ def watch_peer(transport: asyncio.Transport, seconds: float) -> None:
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        with suppress(OSError):  # it went away during the handshake
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

@@ -45,6 +45,8 @@ class ClientFrame(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(ClientFrame).decode
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises; the last for JSON that is nested too deeply."""
 _EXPECTED = 'expected {"id": …, "subscribe" or "unsubscribe" or "command": {…}}'
 
 
@@ -57,7 +59,7 @@ def parse(text: bytes) -> ClientFrame:
     """
     try:
         frame = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NOT_JSON as error:
         identity, fatal = _salvage(text)
         raise BadFrame(f"{_EXPECTED}; {error}", id=identity, fatal=fatal) from error
     if sum(each is not None for each in (frame.subscribe, frame.unsubscribe, frame.command)) != 1:
@@ -69,7 +71,7 @@ def _salvage(text: bytes) -> tuple[int | str | None, bool]:
     """Return the id of a frame that is wrong otherwise, and whether it is no JSON object at all."""
     try:
         document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_JSON:
         return None, True
     if not isinstance(document, dict):
         return None, True

@@ -20,8 +20,6 @@ HEADERS = {
     "x-accel-buffering": "no",  # nginx would hold the events back
 }
 REFUSED_RETRY_MS = 3000
-NEVER = 2**31
-"""Seconds between the heartbeats of sse-starlette; the hub sends ours."""
 
 
 class DetachedEventStream(Detached):
@@ -130,13 +128,18 @@ async def endpoint(request: HTTPRequest) -> Response:
     wish = Wish(door, request)
     if "gateway.detach" in request.scope.get("extensions", {}):
         return DetachedResponse(door, wish)
+    return EventSourceResponse(
+        _stream(door, wish),
+        ping=0,  # the hub sends our heartbeats
+        headers=HEADERS,
+        send_timeout=SILENT_BEATS * door.heartbeat,
+    )
+
+
+async def _stream(door: Door, wish: Wish) -> AsyncIterator[bytes]:
     connection = PlainEventStream(door)
-    wish.subscribe(door, connection)
-    return EventSourceResponse(_stream(connection), ping=NEVER, headers=HEADERS)
-
-
-async def _stream(connection: PlainEventStream) -> AsyncIterator[bytes]:
     try:
+        wish.subscribe(door, connection)
         async for data in connection.chunks():
             yield data
     finally:

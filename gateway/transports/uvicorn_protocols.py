@@ -76,7 +76,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        if self.response.status_code == 101:
+        # A detached connection knows no extensions, so where one was negotiated uvicorn goes on.
+        if self.response.status_code == 101 and not self.conn.extensions:
             cast(Any, self.scope)["extensions"][EXTENSION] = self.detach
 
     def detach(self, factory: Callable[[Transport], S]) -> S:

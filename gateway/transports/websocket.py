@@ -14,7 +14,7 @@ from gateway.errors import BadFrame, CloseCode, GatewayError, TooManySubscriptio
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Connection, Encoding, Request
 from gateway.transports import frames
-from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
+from gateway.transports.connection import HIGH_WATER, SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, PaceWish, parse_after, parse_pace
 
 MAX_CHANNELS_IN_URL = 50
@@ -107,7 +107,7 @@ def _request(
 def _unsubscribe(door: Door, connection: Talker, identity: int | str | None, channel: str) -> None:
     if not door.hub.unsubscribe(connection, channel):
         raise BadFrame(f"this connection is not subscribed to {channel[:80]!r}")
-    connection.write(connection.wrap(frames.unsubscribed(identity, channel)))
+    door.hub.answer(connection, connection.wrap(frames.unsubscribed(identity, channel)))
 
 
 async def _command(
@@ -214,7 +214,8 @@ class DetachedSocket(Detached):
         if self.silence >= SILENT_BEATS:
             self.abort()
             return
-        self.silence += 1
+        if self not in self.hub.slow:  # then it is not listened to, and TCP finds out about it
+            self.silence += 1
         self.write(sign)
 
     def goodbye(self, code: CloseCode, retry_ms: int) -> None:
@@ -240,7 +241,9 @@ def _last_frame(machine: WebSocketProtocol) -> bytes:
 
 def _at_rest(machine: WebSocketProtocol) -> bool:
     """Tell whether a state machine stands between messages, where a new one would do as well."""
-    waiting = getattr(machine.parser, "gi_yieldfrom", None)
+    waiting: object = machine.parser
+    while (inner := getattr(waiting, "gi_yieldfrom", None)) is not None:
+        waiting = inner  # the machine of a handshake has its parser inside of another
     return (
         machine.current_size is None
         and not machine.reader.buffer
@@ -274,7 +277,11 @@ class Socket(DetachedSocket):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way -= 1
         if self._under_way == MAX_COMMANDS - 1 and not self.closed:
-            self._transport.resume_reading()
+            self.read_on()
+
+    def read_on(self) -> None:
+        if self._under_way < MAX_COMMANDS:
+            super().read_on()
 
 
 # Plain ASGI
@@ -292,6 +299,7 @@ class PlainSocket(Buffered):
         self._websocket = websocket
         self._door = door
         self._close: tuple[int, str] = (1000, "")
+        self._under_way: set[asyncio.Task[None]] = set()
         door.hub.open(self)
 
     def wrap(self, payload: bytes) -> bytes:
@@ -306,16 +314,22 @@ class PlainSocket(Buffered):
         reader = asyncio.create_task(self._read())
         try:
             async for data in self.chunks():
-                for line in data.splitlines():
-                    await self._websocket.send_text(line.decode())
+                async with self._patience():
+                    for line in data.splitlines():
+                        await self._websocket.send_text(line.decode())
             if not reader.done():
-                await self._websocket.close(*self._close)
-        except WebSocketDisconnect:
+                async with self._patience():
+                    await self._websocket.close(*self._close)
+        except (WebSocketDisconnect, TimeoutError):
             pass
         finally:
             self.lost()
             reader.cancel()
             await asyncio.wait([reader])
+
+    def _patience(self) -> asyncio.Timeout:
+        """How long the peer may take to read what is being sent."""
+        return asyncio.timeout(SILENT_BEATS * self._door.heartbeat)
 
     async def _read(self) -> None:
         try:
@@ -323,18 +337,24 @@ class PlainSocket(Buffered):
                 message = await self._websocket.receive()
                 if message["type"] == "websocket.disconnect":
                     break
-                self._take(message.get("text"))
+                if not self.closed:
+                    await self._take(message.get("text"))
         finally:
             self.lost()
 
-    def _take(self, text: str | None) -> None:
+    async def _take(self, text: str | None) -> None:
         if text is None:
             self.goodbye(CloseCode.BAD_FRAME, 0)
         elif len(text.encode()) > self._door.max_frame:
             self._close = 1009, "message too big"
             self.end(b"")
-        else:
-            receive(self._door, self, text.encode())
+        elif task := receive(self._door, self, text.encode()):
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            if len(self._under_way) >= MAX_COMMANDS:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        if self.unsent() > HIGH_WATER:  # who does not read the answers is not asked for more
+            await self.drained()
 
 
 async def endpoint(websocket: WebSocket) -> None:

@@ -311,7 +311,7 @@ def test_data_that_reads_like_an_error_is_none() -> None:
     assert translate(error) is error
 
 
-async def test_a_translation_keeps_its_cause() -> None:
+def test_a_translation_keeps_its_cause() -> None:
     with pytest.raises(BrokerUnavailable) as caught, translated():
         raise ConnectionError("Error 111 connecting to host")
     assert isinstance(caught.value.__cause__, RedisError)

@@ -113,6 +113,12 @@ class Serving:
         """The newest entry that was removed from what a channel retains; 0-0 if none was."""
         return EntryId.parse(await self.redis.get(self._keys.floor(channel)) or "0-0")
 
+    async def reads(self) -> int:
+        """How often the server read entries backwards: a resume does so once, and nothing else."""
+        stats: Any = await self.redis.info("commandstats")
+        calls: int = stats.get("cmdstat_xrevrange", {"calls": 0})["calls"]
+        return calls
+
     async def begin_anew(self) -> None:
         """Replace the log: everything in it is gone."""
         await self.redis.flushall()
@@ -126,14 +132,19 @@ class Serving:
         """Stop as after SIGTERM: no more connections, goodbye to those that are there."""
         self._server.close()
         self.gateway.say_goodbye()
+
+    async def ended(self) -> None:
+        """Stop, and wait until all requests have ended."""
+        self.shut_down()
+        await eventually(lambda: not self._state.tasks, within=30, reason="all requests ended")
         for connection in list(self._state.connections):
-            connection.shutdown()
+            connection.transport.abort()
 
 
-def config_of(log: RunningServer, **server: Any) -> Config:
+def config_of(log: RunningServer, namespace: str = "", **server: Any) -> Config:
     """A gateway with a channel for each promise about history."""
     return Config(
-        broker=BrokerConfig(url=log.url, namespace=f"contract-{secrets.token_hex(4)}"),
+        broker=BrokerConfig(url=log.url, namespace=namespace or f"contract-{secrets.token_hex(4)}"),
         server=ServerConfig(**{"goodbye_window": Seconds(2)} | server),
         commands=[CommandConfig(path="/orders", type="order.place", stream="orders")],
         channels=[
@@ -163,29 +174,33 @@ async def serving(
     """Serve on a free port.
 
     `tight` gives sockets small buffers, so that a peer that does not read is noticed soon;
-    `around` wraps the application; `settings` are those of `[server]`.
+    `around` wraps the application; `settings` are a namespace, to share a log, and `[server]`.
     """
     config = config_of(log, **settings)
-    policy = Policy.of(config)
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if tight:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        listener.bind(("127.0.0.1", 0))
-        async with open_broker(config.broker) as broker:
-            gateway = Gateway(config, policy, broker)
-            async with gateway.running():
-                protocols = _uvicorn(around(gateway.app()), transports, config)
-                state = ServerState()
-                server = await asyncio.get_running_loop().create_server(
-                    partial(protocols.http_protocol_class, protocols, state, {}), sock=listener
-                )
-                served = Serving(gateway, broker, server, state)
-                try:
-                    yield served
-                finally:
-                    served.shut_down()
-                    await eventually(lambda: not state.tasks, within=30, reason="requests ended")
+    async with open_broker(config.broker) as broker:
+        gateway = Gateway(config, Policy.of(config), broker)
+        async with gateway.running():
+            protocols = _uvicorn(around(gateway.app()), transports, config)
+            state = ServerState()
+            server = await asyncio.get_running_loop().create_server(
+                partial(protocols.http_protocol_class, protocols, state, {}),
+                sock=_bound(tight=tight),
+            )
+            served = Serving(gateway, broker, server, state)
+            try:
+                yield served
+            finally:
+                await served.ended()
+
+
+def _bound(*, tight: bool) -> socket.socket:
+    """A socket on a free port. The server closes it."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if tight:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
+    listener.bind(("127.0.0.1", 0))
+    return listener
 
 
 def _uvicorn(app: ASGIApp, transports: Transports, config: Config) -> Any:

@@ -204,6 +204,7 @@ async def test_large_events_are_replayed_bit_by_bit(gateway: Serving, kind: Kind
     large = "x" * 100_000
     for number in range(12):
         await gateway.publish("orders", f"{number}{large}")
+    await gateway.settled()
     async with kind.open(gateway.port, "orders", after="earliest") as subscriber:
         await subscriber.has(12)
     assert [each.removesuffix(large) for each in subscriber.data] == [str(n) for n in range(12)]

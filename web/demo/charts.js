@@ -127,7 +127,7 @@ export class Charts {
       this.#rateHost,
     );
     this.#latency = new uPlot(
-      options(this.#latencyHost, colours, (value) => `${value} ms`, [
+      options(this.#latencyHost, colours, (value) => (value < 1000 ? `${value} ms` : `${value / 1000} s`), [
         { label: "Median", stroke: accent, width: 1.6, points: { size: 3, fill: accent } },
         { label: "95%", stroke: amber, width: 1.6, points: { size: 3, fill: amber } },
       ]),
@@ -212,7 +212,7 @@ function options(element, { text, grid }, label, series) {
 function niceMaximum(max) {
   const wanted = Math.max(10, (max ?? 0) * 1.15);
   const magnitude = 10 ** Math.floor(Math.log10(wanted));
-  return ([1, 2, 4, 6, 8].find((step) => step * magnitude >= wanted) ?? 10) * magnitude;
+  return ([1, 2, 4, 5, 6].find((step) => step * magnitude >= wanted) ?? 10) * magnitude;
 }
 
 /** @type {uPlot.Axis.DynamicValues} */

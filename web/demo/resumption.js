@@ -10,11 +10,19 @@ import { count, duration } from "/static/ui/format.js";
 /** @typedef {import("/static/gateway.js").StateChange} StateChange */
 /** @typedef {import("/static/gateway.js").CloudEvent} CloudEvent */
 
-/** Milliseconds for which good news stays. */
-const NEWS = 12_000;
+/** Milliseconds for which news stay. That something is missing stays on beside the channel. */
+const GOOD_NEWS = 12_000;
+const BAD_NEWS = 30_000;
 
 /** Milliseconds without another such event after which a resumption is told. */
 const SETTLED = 250;
+
+/** What to say of why the connection is lost. @type {{[reason: string]: string}} */
+const CAUSES = {
+  offline: "There is no network.",
+  goodbye: "The gateway said goodbye.",
+  silence: "The gateway has gone silent.",
+};
 
 export class Resumption {
   #connections = 0;
@@ -81,8 +89,8 @@ export class Resumption {
 
   /** @param {string} reason */
   #lost(reason) {
-    const why = reason === "offline" ? "There is no network." : `The connection is gone: ${reason}.`;
-    this.#notice("lost", `${why} The board will catch up by itself as soon as it is back.`);
+    const cause = CAUSES[reason] ?? "The connection is lost.";
+    this.#notice("lost", `${cause} The board catches up by itself when it is back.`);
   }
 
   /** @param {import("/static/gateway.js").Subscribed} subscribed */
@@ -110,11 +118,11 @@ export class Resumption {
     const events = this.#resumed === 1 ? "1 event" : `${count(this.#resumed)} events`;
     if (this.#isRecovered) {
       this.#notice("resumed", `Back after ${away}. Caught up with ${events}, none missing.`);
-      this.#hide = setTimeout(() => this.#notice("none", ""), NEWS);
     } else {
       const gap = "some older ones are no longer retained, so the board may lack orders.";
       this.#notice("gap", `Back after ${away}. Caught up with ${events}, but ${gap}`);
     }
+    this.#hide = setTimeout(() => this.#notice("none", ""), this.#isRecovered ? GOOD_NEWS : BAD_NEWS);
   }
 
   /** @param {string} kind @param {string} text */
