@@ -155,7 +155,8 @@ def test_machines_get_tracebacks_and_extras_as_members() -> None:
 
 def test_requests_are_told_only_if_wanted_and_to_machines_in_parts() -> None:
     request = ('%s - "%s %s HTTP/%s" %d', "127.0.0.1:5", "POST", "/orders", "1.1", 202)
-    for stream in (text(), machine(), text("debug")):
+    for configured in (text, machine, lambda: text("debug")):
+        stream = configured()
         logging.getLogger(ACCESS).info(*request)
         assert stream.getvalue() == ""
     stream = text("warning", requests=True)
@@ -179,7 +180,8 @@ def test_warnings_of_python_are_told_like_the_rest() -> None:
 
 
 def test_text_that_is_no_unicode_is_told_all_the_same() -> None:
-    for stream in (text(), machine()):
+    for configured in (text, machine):
+        stream = configured()
         logger.info("a file called %s", "caf\udce9")
         assert "a file called caf" in stream.getvalue()
 
