@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Argument, Pipeline
+from gateway.broker.tail import Tail
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.events import Publication
 
@@ -82,7 +83,7 @@ class EventLog:
         self, redis: Redis, blocking: Redis, pipeline: Pipeline, keys: Keys, *, size: int
     ) -> None:
         self._redis = redis
-        self._blocking = blocking
+        self._tail = Tail(blocking)
         self._pipeline = pipeline
         self._keys = keys
         self.size = size
@@ -152,15 +153,16 @@ class EventLog:
             Lost: the node's group is gone; `join` again.
             BrokerUnavailable: the broker cannot be reached.
         """
-        events = self._keys.events
         with translated(), lost():
-            answer = await self._blocking.xreadgroup(
-                GROUP_PREFIX + node, node, {events: ">"}, count=count, block=block_ms, noack=True
+            answer = await self._tail.call(
+                *("XREADGROUP", "GROUP", GROUP_PREFIX + node, node, "COUNT", count),
+                *("BLOCK", block_ms, "NOACK", "STREAMS", self._keys.events, ">"),
             )
-        return [
-            Entry(id, fields[b"c"], fields[b"e"], int(fields[b"n"]))
-            for id, fields in _only_stream(answer)
-        ]
+        if not answer:
+            return []
+        (entries,) = answer.values()
+        # Names and values of an entry's fields, always as `append_entry` gives them.
+        return [Entry(id, channel, event, int(n)) for id, (_, channel, _, event, _, n) in entries]
 
     async def tick(self, idle_ms: int) -> None:
         """Append an entry for nobody if the log was idle, so that positions stay young."""
@@ -202,15 +204,3 @@ def publication_arguments(
         names += (keys.history(channel), keys.floor(channel))
         arguments += (channel, event, size, ttl_ms)
     return names, arguments
-
-
-def _only_stream(answer: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries of an XREADGROUP of one stream, which RESP 2 and 3 wrap differently."""
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        (batches,) = answer.values()
-        return batches[0] if batches else []
-    assert isinstance(answer, list)
-    entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1]
-    return entries
