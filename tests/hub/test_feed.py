@@ -159,7 +159,9 @@ async def test_a_log_that_lost_its_end_begins_anew(stage: Stage, others: int) ->
         peer = stage.peer()
         await stage.append(1)
         await stage.hears(peer, 1)
-        saved = [(key, await stage.redis.dump(key)) for key in (stage.keys.log, stage.keys.events)]
+        saved: list[tuple[str, Any]] = [
+            (key, await stage.redis.dump(key)) for key in (stage.keys.log, stage.keys.events)
+        ]
         await stage.append(2, 3)
         await stage.hears(peer, 1, 2, 3)
         restore = stage.redis.pipeline(transaction=True)
