@@ -24,7 +24,7 @@ heartbeat = "{BEAT}ms"
 anonymous = true
 [[channels]]
 pattern = "long:{{name}}"
-history = {{ size = 1000, ttl = "1h" }}
+history = {{ size = 5000, ttl = "1h" }}
 [[channels]]
 pattern = "short:{{name}}"
 history = {{ size = 3, ttl = "1h" }}
