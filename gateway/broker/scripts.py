@@ -8,9 +8,11 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, TimeoutError
 
+from gateway.broker.circuit import Circuit
 from gateway.broker.client import translate
+from gateway.errors import BrokerUnavailable
 
 MAX_BATCH = 256
 """Calls that share a round trip. More would make the first of them wait for the last."""
@@ -45,13 +47,15 @@ class Pipeline:
     """Calls scripts, in the order in which they were asked for.
 
     While one round trip is under way, calls gather for the next: concurrent requests share
-    pipelines without waiting for each other on an idle system.
+    pipelines without waiting for each other on an idle system. While the broker is silent they are
+    refused instead of waiting for it.
     """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._circuit = Circuit()
 
     async def call(self, name: str, keys: list[str], arguments: list[Argument]) -> Any:
         """Run a script and return its answer.
@@ -61,6 +65,8 @@ class Pipeline:
         Raises:
             BrokerUnavailable: whether the script ran is then unknown.
         """
+        if self._circuit.open and (self._circuit.resting or self._flushing):
+            raise _silence()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(script(name), keys, arguments, answer))
         if self._flushing is None:
@@ -79,21 +85,34 @@ class Pipeline:
     async def _settle(self, batch: list[_Call]) -> None:
         """Send a batch and give each of its calls its own answer, whatever happens."""
         try:
-            answers = await self._send(batch)
-            unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if unknown:  # a new or emptied server: they did not run, so they can be sent again
-                await self._load({batch[i].script for i in unknown})
-                again = await self._send([batch[i] for i in unknown])
-                for i, answer in zip(unknown, again, strict=True):
-                    answers[i] = answer
+            answers = await self._ask(batch)
+        except TimeoutError as error:
+            self._circuit.trip()
+            batch += self._waiting  # they would wait as long, and in vain as well
+            self._waiting.clear()
+            answers = [error] * len(batch)
         except (RedisError, OSError) as error:
+            self._circuit.close()
             answers = [error] * len(batch)
         except BaseException:
             for call in batch:
                 call.answer.cancel()
             raise
+        else:
+            self._circuit.close()
         for call, answer in zip(batch, answers, strict=True):
             _resolve(call.answer, answer)
+
+    async def _ask(self, batch: list[_Call]) -> list[Any]:
+        """Send a batch; what did not run, because the server is new or was emptied, once again."""
+        answers = await self._send(batch)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            await self._load({batch[i].script for i in unknown})
+            again = await self._send([batch[i] for i in unknown])
+            for i, answer in zip(unknown, again, strict=True):
+                answers[i] = answer
+        return answers
 
     async def _send(self, batch: list[_Call]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
@@ -107,6 +126,10 @@ class Pipeline:
     async def _load(self, scripts: set[Script]) -> None:
         for each in scripts:
             await self._redis.script_load(each.source)
+
+
+def _silence() -> BrokerUnavailable:
+    return BrokerUnavailable("the broker left an earlier call unanswered")
 
 
 def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
