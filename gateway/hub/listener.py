@@ -40,6 +40,7 @@ class Listener:
         self._wanted = wanted
         self._found: asyncio.Future[dict[str, object] | None]
         self._found = asyncio.get_running_loop().create_future()
+        hub.open(self)  # so that it hears when nothing more will come
         hub.subscribe(self, Request((channel,), None, lambda _: b"", lambda _: None))
 
     async def event(self) -> dict[str, object] | None:
