@@ -31,6 +31,7 @@ class Listener:
     """
 
     encoding = _LINES
+    descriptor = -1
 
     def __init__(self, hub: Hub, channel: str, wanted: Callable[[dict[str, object]], bool]) -> None:
         self.audiences: tuple[Audience, ...] = ()
