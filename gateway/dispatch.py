@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -21,6 +21,7 @@ from gateway.errors import BadRequest, PayloadTooLarge, UnknownCommand
 from gateway.events import JSON, Event, Publication, new_id, now
 from gateway.hub.hub import Hub
 from gateway.hub.listener import Listener
+from gateway.policy.documents import decode
 from gateway.policy.publishing import Publisher
 from gateway.policy.routes import CommandRoutes, merge_parameters
 
@@ -63,6 +64,7 @@ class Dispatcher:
     ) -> CommandStatus:
         """Append a command to the log and return its status: accepted.
 
+        `path` is as in a URL: percent-encoded, without a query.
         With `wait` (seconds), wait so long for its outcome; the status may then be a final one.
         Cancelling does not take a command back that was sent to the broker.
 
@@ -104,6 +106,7 @@ class Dispatcher:
 
     def _receive(self, path: str, body: bytes, origin: Origin) -> tuple[str, Envelope]:
         """Check a command and return its stream and its envelope. Decides, sends nothing."""
+        path = _decoded(path)
         found = self._commands.match(path)
         if found is None:
             raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
@@ -116,7 +119,7 @@ class Dispatcher:
         envelope = Envelope(
             id=new_id(),
             type=route.type,
-            source=path,
+            source=quote(path),
             time=now(),
             datacontenttype=JSON,
             partitionkey=route.key_for(data, parameters),
@@ -140,14 +143,14 @@ class Dispatcher:
         return status
 
 
-def decode(body: bytes) -> Any:
-    """Decode JSON that a stranger sent. Raises `BadRequest`."""
+def _decoded(path: str) -> str:
+    """Return a path of a URL as routes know it. Raises `BadRequest`."""
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"expected JSON: {error}") from error
-    except RecursionError as error:
-        raise BadRequest("expected JSON that is nested less deeply") from error
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest(
+            f"expected percent-encoded UTF-8 but got the path {path[:200]!r}"
+        ) from None
 
 
 def _is_final(event: Mapping[str, object]) -> bool:
