@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
@@ -16,7 +17,7 @@ from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.broker.broker import Broker
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
-from gateway.errors import CloseCode, GatewayError
+from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
@@ -66,7 +67,8 @@ class Gateway:
                 yield
             finally:
                 feed.cancel()
-        await self.feed.leave()
+        with suppress(BrokerUnavailable):  # then the others clear away after this process
+            await self.feed.leave()
 
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
@@ -80,9 +82,10 @@ class Gateway:
             exception_handlers={
                 GatewayError: problems.on_gateway_error,
                 HTTPException: problems.on_http_error,
-                Exception: problems.on_bug,
             },
+            middleware=[Middleware(problems.LastResort)],
         )
+        app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
             hub=self.hub,
             channels=self.policy.channels,
@@ -104,9 +107,10 @@ class Gateway:
         history = HistoryEndpoint(self._broker.events, channels)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
-        yield Route("/channels/{channel}/history", history.__call__)
+        yield Route("/channels/{channel:path}/history", history.__call__)
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
+        yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
         yield Route("/readyz", health.Readiness(lambda: self.feed.connected).__call__)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)

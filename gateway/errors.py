@@ -73,6 +73,10 @@ class UnsupportedMediaType(GatewayError):
     code, status, title = "unsupported-media-type", 415, "The body's media type is not supported"
 
 
+class UpgradeRequired(GatewayError):
+    code, status, title = "upgrade-required", 426, "Only WebSocket is spoken here"
+
+
 class ValidationFailed(GatewayError):
     code, status, title = "validation-failed", 422, "The data does not match its schema"
 
@@ -89,6 +93,10 @@ class BrokerUnavailable(GatewayError):
     """The log cannot be reached or does not answer; nothing was accepted. Try again later."""
 
     code, status, title = "broker-unavailable", 503, "The broker is not available"
+
+
+class ShuttingDown(GatewayError):
+    code, status, title = "shutting-down", 503, "The gateway stops"
 
 
 class StartError(GatewayError):

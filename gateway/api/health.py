@@ -6,11 +6,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.problems import JSONResponse
+from gateway.errors import BrokerUnavailable
+
+FRESH = {"cache-control": "no-store"}
+"""For what is only true now."""
 
 
 async def healthz(request: Request) -> Response:
     """`GET /healthz`: the process answers."""
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok"}, headers=FRESH)
 
 
 class Readiness:
@@ -20,6 +24,6 @@ class Readiness:
         self._ready = ready
 
     async def __call__(self, request: Request) -> Response:
-        if self._ready():
-            return JSONResponse({"status": "ready", "broker": "connected"})
-        return JSONResponse({"status": "not ready", "broker": "away"}, status_code=503)
+        if not self._ready():
+            raise BrokerUnavailable("the broker is away; this process waits for it")
+        return JSONResponse({"status": "ready", "broker": "connected"}, headers=FRESH)
