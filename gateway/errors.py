@@ -75,6 +75,10 @@ class UnsupportedMediaType(GatewayError):
     code, status, title = "unsupported-media-type", 415, "The body's media type is not supported"
 
 
+class UpgradeRequired(GatewayError):
+    code, status, title = "upgrade-required", 426, "Only WebSocket is spoken here"
+
+
 class ValidationFailed(GatewayError):
     code, status, title = "validation-failed", 422, "The data does not match its schema"
 
@@ -110,6 +114,11 @@ class Overloaded(GatewayError):
 
     code, status, title = "overloaded", 503, "Too many requests are under way"
     retry_after_s = 1
+
+
+class ShuttingDown(GatewayError):
+    code, status, title = "shutting-down", 503, "The gateway stops"
+    retry_after_s = 2
 
 
 class StartError(GatewayError):

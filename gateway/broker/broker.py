@@ -62,8 +62,7 @@ class Broker:
 
     async def probe(self) -> None:
         """Ask for a write that matters to nobody. Raises `BrokerUnavailable`."""
-        with translated():
-            await self._clients.commands.set(self._keys.probe, 1, px=1000)
+        await self._pipeline.call("probe", [self._keys.probe], [])
 
     def blocking(self) -> Redis:
         """Return a client of its own for reads that block."""

@@ -193,10 +193,9 @@ class CommandStreams:
 
     async def status(self, command_id: str) -> CommandStatus:
         """Return the status resource. Raises `UnknownCommand`, `BrokerUnavailable`."""
-        with translated():
-            found = await self._redis.hgetall(self._keys.status(command_id))
+        found = await self._pipeline.call("status", [self._keys.status(command_id)], [])
         if not found:
-            raise UnknownCommand(f"there is no command {command_id!r}, or no longer")
+            raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
         return _read_status(command_id, found)
 
     async def take(self, partitions: Mapping[PartitionId, int], token: str) -> Taken:
@@ -373,8 +372,10 @@ def _deliveries(partition: PartitionId, entries: list[Any]) -> Iterator[Delivery
             yield Delivery(*partition, entry, values.get(b"e", b""))
 
 
-def _read_status(command_id: str, found: Any) -> CommandStatus:
-    text = {name.decode(): value.decode() for name, value in found.items()}
+def _read_status(command_id: str, found: list[bytes]) -> CommandStatus:
+    text = {
+        name.decode(): value.decode() for name, value in zip(found[::2], found[1::2], strict=True)
+    }
     result = text.get("result")
     return CommandStatus(
         id=command_id,
