@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gateway.api.cloudevents import MAX_BATCH
+from gateway.broker.keys import Keys
 from gateway.config import Bytes, Config, EventsConfig
 from tests.api.conftest import TOKEN, config_of
 from tests.api.stand import Stand, problem, standing
@@ -26,6 +27,16 @@ BINARY = {
     "ce-type": "t",
 }
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "t"}
+
+
+@pytest.fixture(autouse=True)
+async def _unknown(api: Stand) -> None:
+    """No event is taken for a repetition of another test's."""
+    redis: Any = api.broker.blocking()
+    keys = Keys(api.gateway.config.broker.namespace)
+    known = [name async for name in redis.scan_iter(match=keys.identity("*"))]
+    if known:
+        await redis.delete(*known)
 
 
 async def publish(api: Stand, headers: Mapping[str, str], content: Any = b"") -> httpx.Response:
