@@ -148,6 +148,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a command or an event is remembered, so that its repetition is known as one."""
     max_backlog: Count = 10_000
     """Commands that may wait in one partition; beyond, they are refused with 503."""
+    max_dead_letters: Count = 100_000
+    """Commands given up on that are kept; beyond, the oldest go."""
     max_in_flight: Count = 4096
     """Requests of one process that may wait for the broker; beyond, they are refused with 503,
     those of low priority beyond half of it."""

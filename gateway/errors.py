@@ -67,6 +67,14 @@ class UnknownCommand(NotFound):
     code, title = "unknown-command", "No command has this path or id"
 
 
+class UnknownDeadLetter(NotFound):
+    code, title = "unknown-dead-letter", "No dead letter has this id"
+
+
+class CannotRedrive(GatewayError):
+    code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
+
+
 class PayloadTooLarge(GatewayError):
     code, status, title = "payload-too-large", 413, "The body is larger than allowed"
 
