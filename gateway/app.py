@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
 from gateway.admission import Admission, Circuit
-from gateway.api import health, pages, problems
+from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.broker.broker import Broker
@@ -27,6 +27,7 @@ from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
+from gateway.redrive import Redrive
 from gateway.resources import web_dir
 from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
@@ -159,4 +160,6 @@ class Gateway:
         yield Route("/healthz", health.healthz)
         yield Route("/metrics", health.Exposition(self.metrics).__call__)
         yield Route("/readyz", health.Readiness(self._health).__call__)
+        redrive = Redrive(self._broker.dead_letters, self.policy)
+        yield from admin.routes(self._broker, redrive, self.config.admin.tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)

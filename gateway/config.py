@@ -270,6 +270,16 @@ class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Take events from anybody: for a laptop."""
 
 
+class AdminConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[admin]`: who may look into the gateway and redrive dead letters. Nobody, unless it says so.
+
+    Without a token there is nothing below `/admin/`.
+    """
+
+    tokens: Sequence[Token] = ()
+    """Bearer tokens of operators."""
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[log]`: what the processes say on stderr, and what handlers log."""
 
@@ -291,6 +301,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Sequence[ChannelConfig] = ()
     feeds: Sequence[FeedConfig] = ()
     events: EventsConfig = EventsConfig()
+    admin: AdminConfig = AdminConfig()
     log: LogConfig = LogConfig()
     file: Path | None = None
     """Where all this was read from. Not a key of the file."""

@@ -43,7 +43,7 @@ class CommandEndpoint:
             origin=_origin(request),
             idempotency_key=idempotency_key(request),
         )
-        response = _final(status) if status.status in FINAL else _accepted(status)
+        response = _final(status) if status.status in FINAL else accepted(status)
         if repeated:
             response.headers["idempotency-replayed"] = "true"
         if wait is not None:
@@ -108,7 +108,8 @@ def _origin(request: Request) -> Origin:
     return Origin(traceparent, request.headers.get("tracestate", "")[:512] or None)
 
 
-def _accepted(status: CommandStatus) -> Response:
+def accepted(status: CommandStatus) -> Response:
+    """Answer that a command is in the log, and where to hear of it."""
     url = f"/commands/{status.id}"
     channel = quote(channel_of(status.id), safe="")
     document = {
