@@ -118,6 +118,32 @@ async def test_a_commit_that_arrives_after_the_lease_changed_hands_changes_nothi
     check_log(await stage.log(), posted)
 
 
+async def test_a_commit_without_the_lease_changes_nothing_though_nobody_else_began(
+    stage: Stage, broker: Broker
+) -> None:
+    ran: list[int] = []
+
+    @handles(TYPE)
+    async def handle(command: Command[list[Any]]) -> Event:
+        ran.append(command.attempt)
+        key, number = command.data
+        return Event("done", data={"key": key, "number": number})
+
+    async def steal() -> bool:
+        for partition in range(stage.config.broker.partitions):
+            await stage.redis.set(stage.keys.lease(STREAM, partition), "thief", px=500)
+        return True
+
+    async with Road(broker.server.socket).open() as road, connected(road.url) as clients:
+        road.arm("settle", Moment.BEFORE, steal)
+        id = await stage.post(["k", 1], key="k")
+        async with Stage(stage.config, clients).working(handle):
+            assert (await stage.outcome(id, within=30)).attempts == 2
+    assert ran == [1, 2]
+    assert await stage.life(id) == ["accepted", "started", "started", "succeeded"]
+    check_log(await stage.log(), {id: ("k", 1)})
+
+
 async def test_a_handler_that_blocks_its_process_takes_no_other_key_with_it(
     stage: Stage, broker: Broker
 ) -> None:
