@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from gateway.config import (
     Seconds,
     ServerConfig,
 )
+from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
@@ -82,6 +83,17 @@ class Serving:
         await self.gateway.dispatcher.publish(
             [Event("t.happened", data=each, channel=channel) for each in data]
         )
+
+    def publishes(self, channel: str, data: object) -> Callable[[], Awaitable[bool]]:
+        """Return what tries to publish an event, and says whether the log took it."""
+
+        async def attempt() -> bool:
+            with contextlib.suppress(BrokerUnavailable):
+                await self.publish(channel, data)
+                return True
+            return False
+
+        return attempt
 
     async def settled(self) -> None:
         """Wait until the hub has dispatched all that is in the log."""
