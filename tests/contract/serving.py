@@ -37,6 +37,10 @@ SMALL_BUFFER = 16 << 10
 """Bytes that the kernel keeps for a connection of a server with `tight` sockets."""
 
 
+USUAL = {"goodbye_window": Seconds(2), "heartbeat": Seconds(600)}
+"""Settings of `[server]`: heartbeats come where a test waits for them, and nowhere else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transports:
     """One way in which connections are served: which protocols uvicorn is given."""
@@ -157,7 +161,7 @@ def config_of(log: RunningServer, namespace: str = "", **server: Any) -> Config:
     """A gateway with a channel for each promise about history."""
     return Config(
         broker=BrokerConfig(url=log.url, namespace=namespace or f"contract-{secrets.token_hex(4)}"),
-        server=ServerConfig(**{"goodbye_window": Seconds(2)} | server),
+        server=ServerConfig(**USUAL | server),
         commands=[CommandConfig(path="/orders", type="order.place", stream="orders")],
         channels=[
             ChannelConfig(pattern="orders", history=HistoryConfig(size=5000)),
