@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -150,6 +151,7 @@ class _Process:
             jobs = [*served, *self._working(broker)]
             if self._stopping:
                 return
+            _spare_the_collector()
             watch = asyncio.create_task(self._watch_parent())
             try:
                 await _together(jobs)
@@ -212,6 +214,16 @@ class _Process:
             ws_ping_interval=None,
             timeout_graceful_shutdown=math.ceil(self._config.server.shutdown),
         )
+
+
+def _spare_the_collector() -> None:
+    """Leave out of every garbage collection to come what lives as long as the process.
+
+    Modules and configuration are most of all objects: to walk them takes 65 ms, in which nobody is
+    served, again and again while connections come and go.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.asynccontextmanager
