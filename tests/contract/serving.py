@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from gateway.config import (
     Seconds,
     ServerConfig,
 )
+from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
@@ -34,6 +35,10 @@ from tests.servers import RunningServer, eventually
 
 SMALL_BUFFER = 16 << 10
 """Bytes that the kernel keeps for a connection of a server with `tight` sockets."""
+
+
+USUAL = {"goodbye_window": Seconds(2), "heartbeat": Seconds(600)}
+"""Settings of `[server]`: heartbeats come where a test waits for them, and nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,17 @@ class Serving:
         await self.gateway.dispatcher.publish(
             [Event("t.happened", data=each, channel=channel) for each in data]
         )
+
+    def publishes(self, channel: str, data: object) -> Callable[[], Awaitable[bool]]:
+        """Return what tries to publish an event, and says whether the log took it."""
+
+        async def attempt() -> bool:
+            with contextlib.suppress(BrokerUnavailable):
+                await self.publish(channel, data)
+                return True
+            return False
+
+        return attempt
 
     async def settled(self) -> None:
         """Wait until the hub has dispatched all that is in the log."""
@@ -145,7 +161,7 @@ def config_of(log: RunningServer, namespace: str = "", **server: Any) -> Config:
     """A gateway with a channel for each promise about history."""
     return Config(
         broker=BrokerConfig(url=log.url, namespace=namespace or f"contract-{secrets.token_hex(4)}"),
-        server=ServerConfig(**{"goodbye_window": Seconds(2)} | server),
+        server=ServerConfig(**USUAL | server),
         commands=[CommandConfig(path="/orders", type="order.place", stream="orders")],
         channels=[
             ChannelConfig(pattern="orders", history=HistoryConfig(size=5000)),

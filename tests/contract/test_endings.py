@@ -1,12 +1,17 @@
 """Slow peers, shutdowns and restarts: who loses the connection loses nothing else."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
+from gateway.broker.embedded import server_arguments
+from gateway.broker.process import ServerProcess
 from gateway.config import Bytes
 from gateway.errors import CloseCode
 from tests.contract.serving import Serving, Transports, serving
-from tests.contract.subscribers import Kind
-from tests.servers import RunningServer
+from tests.contract.subscribers import EventStreamSubscriber, Kind
+from tests.contract.talking import talk
+from tests.servers import RunningServer, eventually, running
 
 LARGE = "x" * 8000
 WINDOW_MS = 2000
@@ -139,3 +144,42 @@ async def test_an_event_reaches_the_subscribers_of_every_process(
             await other.has(3)
     assert one.delivered == other.delivered
     assert one.data == [1, 2, 3]
+
+
+async def test_while_the_log_is_away_connections_stay_and_then_go_on(
+    log: RunningServer, transports: Transports
+) -> None:
+    with running(log.binary) as own, ExitStack() as stack:
+        async with (
+            serving(own, transports) as gateway,
+            talk(gateway.port, "?channel=orders") as client,
+            EventStreamSubscriber.open(gateway.port, "orders") as stream,
+        ):
+            await client.hear()
+            await gateway.publish("orders", 1)
+            assert await client.events(1) == [1]
+            await stream.has(1)
+            own.process.kill()
+            again = {"channel": "orders:c-1", "after": stream.position}
+            refusal = await client.ask({"id": 7, "subscribe": again})
+            assert (refusal["id"], refusal["error"]["code"]) == (7, "broker-unavailable")
+            port, after = gateway.port, stream.position
+            async with EventStreamSubscriber.open(port, "orders", after=after) as turned_away:
+                assert (await turned_away.end()).code == CloseCode.SHUTDOWN
+            stack.enter_context(restarted(own))
+            await eventually(gateway.publishes("orders", 2), within=30, reason="it was back")
+            assert await client.events(1) == [2]
+            await stream.has(2)
+            assert (await client.subscribe("orders:c-1", stream.position))["recovered"]
+    assert stream.data == [1, 2]
+
+
+@contextmanager
+def restarted(server: RunningServer) -> Iterator[None]:
+    """Run a server that was killed again, over the data that it left."""
+    arguments = server_arguments(server.directory, server.socket)
+    process = ServerProcess(server.binary, arguments, log=server.directory / "again.log")
+    try:
+        yield
+    finally:
+        process.kill()

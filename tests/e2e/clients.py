@@ -53,6 +53,12 @@ class Client:
     async def leave(self, channel: str) -> None:
         await self.page.evaluate("(channel) => followed.get(channel).unsubscribe()", channel)
 
+    async def begin_anew(self, channel: str, after: str) -> None:
+        """Leave a channel and follow it again, in one turn of the page's event loop."""
+        wanted = json.dumps([channel, {"after": after}])
+        leave = f"followed.get({json.dumps(channel)}).unsubscribe()"
+        await self.page.evaluate(f"() => {{ {leave}; ({_FOLLOW})({wanted}); }}")
+
     async def said(self, name: str) -> list[Any]:
         """Return all that was said so far under this name."""
         record: list[Any] = await self.page.evaluate("(name) => said[name]", name)

@@ -134,7 +134,9 @@ def heard(said: list[dict[str, object]]) -> set[tuple[object, object]]:
     return {(event["channel"], event["data"]) for event in said}
 
 
-@pytest.mark.parametrize("when", ["before it connects", "when it is connected"])
+@pytest.mark.parametrize(
+    "when", ["before it connects", "when it is connected", "after it was left"]
+)
 async def test_no_stream_carries_a_channel_that_is_being_read_from_its_history(
     server: Site, cable: Proxy, client: Client, when: str
 ) -> None:
@@ -147,9 +149,14 @@ async def test_no_stream_carries_a_channel_that_is_being_read_from_its_history(
         await client.follow(c, after="earliest")
         await client.connect()
     else:
+        others = [a, b, c] if when == "after it was left" else [a, b]
+        await client.follow(*others[2:])
         await client.connect()
-        await client.until("subscribed", so_many(2), reason="two were subscribed")
-        await client.follow(c, after="earliest")
+        await client.until("subscribed", so_many(len(others)), reason="the others were there")
+        if when == "after it was left":
+            await client.begin_anew(c, "earliest")
+        else:
+            await client.follow(c, after="earliest")
     assert await client.data(c, 2) == [0, 1]
     await server.publish((c, 2))
     await client.leave(b)

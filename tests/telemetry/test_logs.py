@@ -22,7 +22,10 @@ def logging_as_it_was() -> Iterator[None]:
     names = ("", ACCESS, *QUIET)
     levels = [logging.getLogger(name).level for name in names]
     handlers = logging.getLogger().handlers[:]
+    access = logging.getLogger(ACCESS)
+    spread, access.propagate = access.propagate, True  # a server without access log cuts it off
     yield
+    access.propagate = spread
     logging.captureWarnings(False)
     logging.getLogger().handlers[:] = handlers
     for name, level in zip(names, levels, strict=True):

@@ -139,6 +139,7 @@ async def test_where_uvicorn_compresses_it_keeps_the_connection(valkey: RunningS
             await client.hear()
             await gateway.publish("orders", LARGE)
             assert await client.events(1) == [LARGE]
+            assert await client.subscribe("orders:1")
         async with talk(gateway.port, "?channel=orders") as client:
             assert not client.websocket.protocol.extensions
             await client.hear()

@@ -248,7 +248,10 @@ export class EventSourceLink {
   /** @param {Stream} stream @param {MessageEvent} message */
   #message(stream, { data, lastEventId }) {
     if (this.#heard) this.#heard = performance.now();
-    this.#events.event(JSON.parse(data), lastEventId);
+    const event = JSON.parse(data);
+    const channel = this.#channels.get(event.channel);
+    // One that was left and joined again is another: its events do not come from this stream.
+    if (channel && stream.channels.has(channel)) this.#events.event(event, lastEventId);
     stream.position = lastEventId;
   }
 
