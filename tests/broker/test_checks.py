@@ -231,7 +231,7 @@ async def test_a_member_of_a_cluster() -> None:
 async def test_a_sentinel() -> None:
     info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:sentinel\r\n"
     async with fake_server({"INFO": bulk(info)}) as fake:
-        assert "but the server there is a Sentinel: give the address of the Redis" in (
+        assert "but the server there is a Sentinel: write redis+sentinel://host:port/" in (
             await refusal(fake.url)
         )
 
