@@ -33,6 +33,9 @@ format: dev
 bench: runtime
 	.venv/bin/python benchmarks/fanout.py $(ARGS)
 
+bench-guarantees: runtime
+	.venv/bin/python -m benchmarks.guarantees $(ARGS)
+
 dist: dev
 	.venv/bin/hatchling build
 

@@ -57,23 +57,26 @@ class Report(msgspec.Struct):
 
 
 @contextlib.contextmanager
-def gateway(command: Literal["serve", "run"], *, pinned: bool = True) -> Iterator[Server]:
-    """Run `gateway serve` or `gateway run` on the example, with an embedded log of its own.
+def gateway(
+    command: Literal["serve", "run"], *, config: Path | None = None, pinned: bool = True
+) -> Iterator[Server]:
+    """Run `gateway serve` or `gateway run` with an embedded log of its own.
 
-    Pinned, the gateway has one core; the log server is on the other, with all the rest.
+    It runs the example, unless another configuration is given. Pinned, the gateway has one core;
+    the log server is on the other, with all the rest.
     """
     with tempfile.TemporaryDirectory(prefix="gw-", dir="/tmp", ignore_cleanup_errors=True) as data:
         log = Path(data) / "gateway.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gateway", command, str(example_config())),
+                    *(sys.executable, "-m", "gateway", command, str(config or example_config())),
                     *("--port", "0", "--data-dir", data),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=_environment(),
+                env=environment(),
             )
         try:
             port = _announced_port(process, log)
@@ -86,7 +89,7 @@ def gateway(command: Literal["serve", "run"], *, pinned: bool = True) -> Iterato
             _end(process)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process's, without what would configure the gateway otherwise than the example does."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     paths = [str(machine.HERE.parent), *filter(None, [kept.get("PYTHONPATH")])]
@@ -209,7 +212,7 @@ def appending(
             *(CHANNEL, str(events), str(burst), str(interval)),
         ],
         stdin=echo,
-        env=_environment(),
+        env=environment(),
         preexec_fn=lambda: os.sched_setaffinity(0, {machine.READER_CORE}),
     )
     try:

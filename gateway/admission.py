@@ -53,8 +53,12 @@ class Admission:
         self.circuit = Circuit.CLOSED
 
     @asynccontextmanager
-    async def admitted(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
+    async def admitted(
+        self, priority: Priority = Priority.NORMAL, *, answered: bool = False
+    ) -> AsyncIterator[None]:
         """Give way to one request to the broker, for as long as the block lasts.
+
+        Nobody waits for one that was `answered` already, so it has all the time that it needs.
 
         Raises:
             BrokerUnavailable: the circuit is open; or the block took too long, or raised this
@@ -64,7 +68,7 @@ class Admission:
         self.check(priority)
         self.under_way += 1
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(None if answered else self._patience):
                 yield
         except TimeoutError:
             self._open("it did not answer in time")

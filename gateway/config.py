@@ -124,6 +124,8 @@ Token = Annotated[
 ]
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""
+LogLevel = Annotated[str, _text("debug|info|warning|error", "debug, info, warning or error")]
+LogFormat = Annotated[str, _text("text|json", "text or json")]
 Expressions = Annotated[Sequence[str], Meta(min_length=1)]
 
 
@@ -267,6 +269,17 @@ class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Take events from anybody: for a laptop."""
 
 
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[log]`: what the processes say on stderr, and what handlers log."""
+
+    level: LogLevel = "info"
+    """The least that is told: `debug`, `info`, `warning` or `error`."""
+    format: LogFormat = "text"
+    """`text`: lines for people. `json`: one object a line, for machines."""
+    requests: bool = False
+    """Tell of each HTTP request."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -277,5 +290,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Sequence[ChannelConfig] = ()
     feeds: Sequence[FeedConfig] = ()
     events: EventsConfig = EventsConfig()
+    log: LogConfig = LogConfig()
     file: Path | None = None
     """Where all this was read from. Not a key of the file."""

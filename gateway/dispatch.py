@@ -200,7 +200,7 @@ class Dispatcher:
 
     async def _append(self, command: _Received, accepted: Publication) -> str:
         stream, priority, durability = command.destination
-        async with self._admission.admitted(priority):
+        async with self._admission.admitted(priority, answered=command.in_memory):
             id = await self._streams.accept(
                 stream,
                 command.envelope,

@@ -69,6 +69,14 @@ async def test_what_takes_longer_than_the_patience_is_refused_and_so_are_all_oth
     assert admission.circuit is not Circuit.CLOSED
 
 
+async def test_who_was_answered_already_has_all_the_time_that_it_needs(
+    admission: Admission,
+) -> None:
+    async with admission.admitted(answered=True):
+        await asyncio.sleep(0.4)  # twice the patience
+    assert admission.circuit is Circuit.CLOSED
+
+
 async def test_it_closes_by_itself_when_a_probe_succeeds(
     admission: Admission, probe: Probe
 ) -> None:

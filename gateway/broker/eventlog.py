@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from gateway.broker.client import translated
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Argument, Pipeline
+from gateway.broker.tail import Tail
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.errors import KeyReused
 from gateway.events import Publication
@@ -96,7 +97,7 @@ class EventLog:
         identity_ttl_ms: int,
     ) -> None:
         self._redis = redis
-        self._blocking = blocking
+        self._tail = Tail(blocking)
         self._pipeline = pipeline
         self._keys = keys
         self.size = size
@@ -186,15 +187,15 @@ class EventLog:
             Lost: the node's group is gone; `join` again.
             BrokerUnavailable: the broker cannot be reached.
         """
-        events = self._keys.events
         with translated(), lost():
-            answer = await self._blocking.xreadgroup(
-                GROUP_PREFIX + node, node, {events: ">"}, count=count, block=block_ms, noack=True
+            answer = await self._tail.call(
+                *("XREADGROUP", "GROUP", GROUP_PREFIX + node, node, "COUNT", count),
+                *("BLOCK", block_ms, "NOACK", "STREAMS", self._keys.events, ">"),
             )
-        return [
-            Entry(id, fields[b"c"], fields[b"e"], int(fields[b"n"]), fields.get(b"k", b""))
-            for id, fields in _only_stream(answer)
-        ]
+        if not answer:
+            return []
+        (entries,) = answer.values()
+        return [_entry(id, fields) for id, fields in entries]
 
     async def tick(self, idle_ms: int) -> None:
         """Append an entry for nobody if the log was idle, so that positions stay young."""
@@ -229,6 +230,12 @@ class EventLog:
             await self._redis.delete(self._keys.node(node))
 
 
+def _entry(id: bytes, fields: list[bytes]) -> Entry:
+    """Read an entry: names and values, always in the order in which `append_entry` gives them."""
+    key = fields[7] if len(fields) > 6 else b""
+    return Entry(id, fields[1], fields[3], int(fields[5]), key)
+
+
 def _reused(number: int) -> KeyReused:
     return KeyReused(
         f"expected event {number} to be the same as before under its source and id, or a new id"
@@ -245,15 +252,3 @@ def publication_arguments(
         names += (keys.history(publication.channel), keys.floor(publication.channel))
         arguments += publication
     return names, arguments
-
-
-def _only_stream(answer: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries of an XREADGROUP of one stream, which RESP 2 and 3 wrap differently."""
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        (batches,) = answer.values()
-        return batches[0] if batches else []
-    assert isinstance(answer, list)
-    entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1]
-    return entries

@@ -1,6 +1,5 @@
 """`gateway run`, `gateway serve` and `gateway work`: the processes themselves."""
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,10 +150,12 @@ def _example() -> "tuple[Config, Policy]":
 
 def _start(checked: "tuple[Config, Policy]", options: Options, *, serve: bool, work: bool) -> None:
     from gateway import server
+    from gateway.telemetry import logs
 
     config, policy = checked
     config = options.applied(config)
-    _log_to_stderr()
+    log = config.log
+    logs.configure(level=log.level, format=log.format, requests=log.requests)
     server.run(
         config,
         policy,
@@ -178,9 +179,3 @@ def _ready(config: "Config", policy: "Policy", url: str) -> None:
     else:
         text = f"Working on {', '.join(policy.commands.streams)}: {title(config, policy)}."
         console.print(f"{text} Ctrl-C stops it.", soft_wrap=True, markup=False)
-
-
-def _log_to_stderr() -> None:
-    """Let our own news through, and of the libraries only what is wrong."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("gateway").setLevel(logging.INFO)

@@ -48,6 +48,7 @@ async def test_who_takes_its_time_with_the_past_is_not_slow(
     async with serving(log, transports, tight=True, write_buffer=Bytes(128 << 10)) as gateway:
         for number in range(0, 100, 5):
             await gateway.publish("orders", *([number + n, LARGE] for n in range(5)))
+        await gateway.settled()
         async with kind.open(gateway.port, "orders", after="earliest", narrow=True) as subscriber:
             await subscriber.stands()
             await gateway.publish("orders", *([100 + n, LARGE] for n in range(5)))
@@ -62,6 +63,7 @@ async def test_who_cannot_follow_while_catching_up_is_slow(
     async with serving(log, transports, tight=True, write_buffer=Bytes(128 << 10)) as gateway:
         for number in range(0, 100, 5):
             await gateway.publish("orders", *([number + n, LARGE] for n in range(5)))
+        await gateway.settled()
         count = 100
         async with kind.open(gateway.port, "orders", after="earliest", narrow=True) as slow:
             await slow.stands()

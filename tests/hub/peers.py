@@ -40,6 +40,7 @@ class Peer:
         self.audiences: tuple[Audience, ...] = ()
         self.slot = 0
         self.closed = False
+        self.descriptor = -1
         self.encoding = encoding
         self.hub = hub
         self.written: list[bytes] = []

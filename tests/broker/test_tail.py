@@ -1,0 +1,90 @@
+"""The kept connection of blocking reads: what it answers, and how it comes back."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import TimeoutError as SilentServer
+
+from gateway.broker.client import Clients
+from gateway.broker.tail import Tail
+from tests.servers import Broker, eventually, running, valkey_binary
+
+BLOCKED = ("XREAD", "BLOCK", 5000, "STREAMS", "s", "$")
+"""A read of a stream to which nothing is added."""
+
+
+async def is_blocked(clients: Clients) -> bool:
+    return bool((await clients.commands.info("clients"))["blocked_clients"])
+
+
+async def blocked(tail: Tail, clients: Clients) -> asyncio.Task[object]:
+    """Return a call that waits at the server."""
+    task = asyncio.create_task(tail.call(*BLOCKED))
+    await eventually(lambda: is_blocked(clients), reason="the read blocked")
+    return task
+
+
+async def test_answers_are_bytes_and_come_for_each_command_in_turn(any_broker: Broker) -> None:
+    clients = any_broker.clients
+    await clients.commands.xadd("s", {"c": "orders", "e": b"\x00\xff"}, id="1-1")
+    tail = Tail(clients.blocking())
+    for _ in range(2):
+        answer = await tail.call("XREAD", "STREAMS", "s", "0")
+        assert answer == {b"s": [[b"1-1", [b"c", b"orders", b"e", b"\x00\xff"]]]}
+        assert await tail.call("XREAD", "BLOCK", 1, "STREAMS", "s", "1-1") is None
+
+
+async def test_a_refused_command_leaves_the_connection_as_it_was(broker: Broker) -> None:
+    tail = Tail(broker.clients.blocking())
+    with pytest.raises(ResponseError, match="NOGROUP"):
+        await tail.call("XREADGROUP", "GROUP", "g", "c", "STREAMS", "s", ">")
+    assert await tail.call("ECHO", "here") == b"here"
+
+
+async def test_a_call_after_a_cancelled_one_gets_an_answer_of_its_own(broker: Broker) -> None:
+    tail = Tail(broker.clients.blocking())
+    waiting = await blocked(tail, broker.clients)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await broker.clients.commands.xadd("s", {"e": "too late"})
+    assert await tail.call("ECHO", "mine") == b"mine"
+
+
+async def test_a_call_whose_connection_is_cut_fails_and_the_next_opens_another(
+    broker: Broker,
+) -> None:
+    tail = Tail(broker.clients.blocking())
+    waiting = await blocked(tail, broker.clients)
+    await broker.clients.commands.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(ConnectionError):
+        await waiting
+    assert await tail.call("ECHO", "again") == b"again"
+
+
+async def test_a_connection_that_was_cut_between_two_calls_does_not_hang_the_next(
+    broker: Broker,
+) -> None:
+    tail = Tail(broker.clients.blocking())
+    assert await tail.call("ECHO", "first") == b"first"
+    await broker.clients.commands.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(ConnectionError):
+        await tail.call("ECHO", "lost")
+    assert await tail.call("ECHO", "again") == b"again"
+
+
+async def test_a_silent_server_is_given_up_and_asked_again_later() -> None:
+    with running(valkey_binary()) as server:
+        clients = Clients(server.url, timeout=0.2)
+        tail = Tail(clients.blocking(longest=0.1))
+        assert await tail.call("ECHO", "first") == b"first"
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(SilentServer):
+                await tail.call("ECHO", "lost")
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        assert await tail.call("ECHO", "again") == b"again"
+        await clients.close()
