@@ -55,18 +55,19 @@ class Sentinels:
         self._sentinels = sentinels
         self._connections: WeakSet[_Following] = WeakSet()
 
-    async def locate(self) -> Master:
+    async def locate(self, *, thorough: bool = False) -> Master:
         """Return where the master is. Closes the connections to a former one.
 
-        All Sentinels are asked at once. The first decides that confirms what is known or knows of
-        a newer failover: one that was cut off from the others and came back may be far behind.
+        All Sentinels are asked at once. The first decides that knows of a newer failover or, unless
+        `thorough`, confirms what is known. None decides alone that knows less: it may have been cut
+        off from the others.
 
         Cancelling is safe. Raises `NoMaster`.
         """
-        former, found = self.master, await self._ask_all()
+        found = await self._ask_all(thorough)
+        former, self.master = self.master, found
         if former and (former.host, former.port) != (found.host, found.port):
             logger.warning("the master %r is now at %s", self.name, found)
-        self.master = found
         for connection in tuple(self._connections):
             if (connection.host, connection.port) != (found.host, found.port):
                 await connection.disconnect(nowait=True)
@@ -77,32 +78,37 @@ class Sentinels:
         while True:
             await asyncio.sleep(PACE)
             with suppress(RedisError, OSError):  # whoever needs the master is told
-                await self.locate()
+                await self.locate(thorough=True)
 
     def opens(self, connection: "_Following") -> None:
         """Remember a connection, to close it when the master is elsewhere."""
         self._connections.add(connection)
 
-    async def _ask_all(self) -> Master:
+    async def _ask_all(self, thorough: bool) -> Master:
+        before = self.master
         asking = [asyncio.create_task(self._ask(each)) for each in self._sentinels]
         answers: list[Master] = []
         refusal: Exception | None = None
         try:
-            for answer in asyncio.as_completed(asking):
+            for answer in asyncio.as_completed(asking, timeout=PACE if thorough else None):
                 try:
                     found = await answer
                 except (RedisError, OSError) as error:
                     refusal = error
                     continue
-                if self.master in (None, found) or found.epoch > self.master.epoch:
+                if self.master is None or found.epoch > self.master.epoch:
+                    return found
+                if found == self.master and not thorough:
                     return found
                 answers.append(found)
         finally:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
+        if self.master and self.master is not before:
+            return self.master  # somebody else was told meanwhile
         if answers:
-            return max(answers)
+            return max(answers, key=lambda each: (each.epoch, each == before))
         raise NoMaster(f"no Sentinel knows the master {self.name!r}") from refusal
 
     async def _ask(self, sentinel: Redis) -> Master:

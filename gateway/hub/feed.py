@@ -20,8 +20,9 @@ CHUNK = 256 << 10
 """Bytes of events written at once, so that one batch cannot fill everybody's write buffer."""
 IDLE_MS = 10_000
 """An idle log gets an entry for nobody this often: positions stay younger than any retention."""
-RETRY_MAX = 5.0
-"""Seconds. The longest pause between attempts to reach a broker that is away."""
+RETRY_MAX = 2.0
+"""Seconds. The longest pause between attempts to reach a broker that is away: as long as requests
+wait for it at most, so that who posts a command also sees what comes of it."""
 
 
 class Feed:
