@@ -94,18 +94,18 @@ ORDERED = (
 class Taken(NamedTuple):
     """What a number of commands took."""
 
-    count: int
+    commands: int
     seconds: float
     cpu: float
     """Seconds of the processor, of the process that did the work."""
 
     @property
     def per_second(self) -> float:
-        return self.count / self.seconds
+        return self.commands / self.seconds
 
     @property
     def per_cpu(self) -> float:
-        return self.count / self.cpu
+        return self.commands / self.cpu
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli import check, publish, run, subscribe
+from gateway.cli import check, deadletters, publish, run, subscribe
 from gateway.cli.failures import ExitCode, Failure
 from gateway.errors import BrokerUnavailable, ConfigError, GatewayError, StartError
 
@@ -33,8 +33,15 @@ def _paragraphs(function: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
 
 
-def _add(function: Callable[..., None], *, panel: str, epilog: str) -> None:
-    app.command(help=_paragraphs(function), epilog=epilog, rich_help_panel=panel)(function)
+def _add(
+    function: Callable[..., None],
+    *,
+    panel: str | None = None,
+    epilog: str,
+    to: typer.Typer = app,
+    name: str | None = None,
+) -> None:
+    to.command(name, help=_paragraphs(function), epilog=epilog, rich_help_panel=panel)(function)
 
 
 _add(run.run, panel=RUN, epilog=run.RUN_EXAMPLES)
@@ -43,6 +50,19 @@ _add(run.work, panel=RUN, epilog=run.WORK_EXAMPLES)
 _add(check.check, panel=RUN, epilog=check.EXAMPLES)
 _add(publish.publish, panel=TALK, epilog=publish.EXAMPLES)
 _add(subscribe.subscribe, panel=TALK, epilog=subscribe.EXAMPLES)
+
+letters = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_add(deadletters.list_, to=letters, name="list", epilog=deadletters.LIST_EXAMPLES)
+_add(deadletters.show, to=letters, epilog=deadletters.SHOW_EXAMPLES)
+_add(deadletters.redrive, to=letters, epilog=deadletters.REDRIVE_EXAMPLES)
+_add(deadletters.discard, to=letters, epilog=deadletters.DISCARD_EXAMPLES)
+app.add_typer(
+    letters,
+    name="dead-letters",
+    help="Look at commands given up on, send them again, or drop them.",
+    epilog=deadletters.LIST_EXAMPLES,
+    rich_help_panel=TALK,
+)
 
 
 def _print_version(wanted: bool) -> None:

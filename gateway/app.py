@@ -3,29 +3,31 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
 from gateway.admission import Admission, Circuit
-from gateway.api import health, pages, problems
+from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
-from gateway.errors import CloseCode, GatewayError
+from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
+from gateway.redrive import Redrive
 from gateway.resources import web_dir
 from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
@@ -103,7 +105,8 @@ class Gateway:
             finally:
                 for task in running:
                     task.cancel()
-        await self.feed.leave()
+        with suppress(BrokerUnavailable):  # then the others clear away after this process
+            await self.feed.leave()
 
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
@@ -117,9 +120,10 @@ class Gateway:
             exception_handlers={
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
-                Exception: problems.on_bug,
             },
+            middleware=[Middleware(problems.LastResort)],
         )
+        app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
             hub=self.hub,
             channels=self.policy.channels,
@@ -149,10 +153,13 @@ class Gateway:
         history = HistoryEndpoint(self._broker.events, channels)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
-        yield Route("/channels/{channel}/history", history.__call__)
+        yield Route("/channels/{channel:path}/history", history.__call__)
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
+        yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
         yield Route("/metrics", health.Exposition(self.metrics).__call__)
         yield Route("/readyz", health.Readiness(self._health).__call__)
+        redrive = Redrive(self._broker.dead_letters, self.policy)
+        yield from admin.routes(self._broker, redrive, self.config.admin.tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)

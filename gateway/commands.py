@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from gateway.events import Event, encode, with_channel
+from gateway.events import SPEC_VERSION, Event, encode, with_channel
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Durability(StrEnum):
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.DEAD_LETTERED})
 
 
-class Envelope(msgspec.Struct, omit_defaults=True):
+class Envelope(msgspec.Struct, omit_defaults=True, tag_field="specversion", tag=SPEC_VERSION):
     """A command on its way: the CloudEvent that its stream entry holds, from the first hop on.
 
     `data` stays the sender's own bytes until the handler's payload type decodes them.
@@ -52,7 +52,6 @@ class Envelope(msgspec.Struct, omit_defaults=True):
     type: str
     source: str
     time: str
-    specversion: str = "1.0"
     datacontenttype: str | None = None
     subject: str | None = None
     partitionkey: str | None = None

@@ -149,6 +149,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a command or an event is remembered, so that its repetition is known as one."""
     max_backlog: Count = 10_000
     """Commands that may wait in one partition; beyond, they are refused with 503."""
+    max_dead_letters: Count = 100_000
+    """Commands given up on that are kept; beyond, the oldest go."""
     max_in_flight: Count = 4096
     """Requests of one process that may wait for the broker; beyond, they are refused with 503,
     those of low priority beyond half of it."""
@@ -269,6 +271,16 @@ class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Take events from anybody: for a laptop."""
 
 
+class AdminConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[admin]`: who may look into the gateway and redrive dead letters. Nobody, unless it says so.
+
+    Without a token there is nothing below `/admin/`.
+    """
+
+    tokens: Sequence[Token] = ()
+    """Bearer tokens of operators."""
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[log]`: what the processes say on stderr, and what handlers log."""
 
@@ -290,6 +302,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Sequence[ChannelConfig] = ()
     feeds: Sequence[FeedConfig] = ()
     events: EventsConfig = EventsConfig()
+    admin: AdminConfig = AdminConfig()
     log: LogConfig = LogConfig()
     file: Path | None = None
     """Where all this was read from. Not a key of the file."""

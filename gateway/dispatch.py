@@ -5,7 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -27,6 +28,7 @@ from gateway.events import JSON, Event, Publication, new_id, now
 from gateway.hub.hub import Hub
 from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
+from gateway.policy.documents import decode
 from gateway.policy.publishing import Publisher
 from gateway.policy.routes import CommandRoutes, Destination, merge_parameters
 from gateway.telemetry.metrics import Metrics
@@ -106,6 +108,7 @@ class Dispatcher:
     ) -> Answer:
         """Append a command to the log and return its status: accepted.
 
+        `path` is as in a URL: percent-encoded, without a query.
         With `wait` (seconds), wait so long for its outcome; the status may then be a final one.
         With an `idempotency_key` a repetition has the answer of the first: it is not appended.
         Cancelling does not take a command back that was sent to the broker.
@@ -154,6 +157,7 @@ class Dispatcher:
 
     def _receive(self, path: str, body: bytes, origin: Origin, key: str | None) -> _Received:
         """Check a command and decide where it goes. Sends nothing."""
+        path = _decoded(path)
         found = self._commands.match(path)
         if found is None:
             raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
@@ -166,7 +170,7 @@ class Dispatcher:
         envelope = Envelope(
             id=new_id(),
             type=route.type,
-            source=path,
+            source=quote(path),
             time=now(),
             datacontenttype=JSON,
             partitionkey=route.key_for(data, parameters),
@@ -255,14 +259,14 @@ async def _outcome(listener: Listener, wait: float) -> CommandStatus | None:
     return msgspec.convert(event["data"], CommandStatus) if event else None
 
 
-def decode(body: bytes) -> Any:
-    """Decode JSON that a stranger sent. Raises `BadRequest`."""
+def _decoded(path: str) -> str:
+    """Return a path of a URL as routes know it. Raises `BadRequest`."""
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"expected JSON: {error}") from error
-    except RecursionError as error:
-        raise BadRequest("expected JSON that is nested less deeply") from error
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest(
+            f"expected percent-encoded UTF-8 but got the path {path[:200]!r}"
+        ) from None
 
 
 def _is_final(event: Mapping[str, object]) -> bool:

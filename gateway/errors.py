@@ -67,12 +67,24 @@ class UnknownCommand(NotFound):
     code, title = "unknown-command", "No command has this path or id"
 
 
+class UnknownDeadLetter(NotFound):
+    code, title = "unknown-dead-letter", "No dead letter has this id"
+
+
+class CannotRedrive(GatewayError):
+    code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
+
+
 class PayloadTooLarge(GatewayError):
     code, status, title = "payload-too-large", 413, "The body is larger than allowed"
 
 
 class UnsupportedMediaType(GatewayError):
     code, status, title = "unsupported-media-type", 415, "The body's media type is not supported"
+
+
+class UpgradeRequired(GatewayError):
+    code, status, title = "upgrade-required", 426, "Only WebSocket is spoken here"
 
 
 class ValidationFailed(GatewayError):
@@ -110,6 +122,11 @@ class Overloaded(GatewayError):
 
     code, status, title = "overloaded", 503, "Too many requests are under way"
     retry_after_s = 1
+
+
+class ShuttingDown(GatewayError):
+    code, status, title = "shutting-down", 503, "The gateway stops"
+    retry_after_s = 2
 
 
 class StartError(GatewayError):

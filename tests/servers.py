@@ -66,6 +66,21 @@ def running(binary: Path, *options: str) -> Iterator[RunningServer]:
 
 
 @contextmanager
+def lasting(directory: Path) -> Iterator[ServerProcess]:
+    """Run a server on a directory that outlives it; killed at the end, if not before.
+
+    It may not answer yet. It writes to its file before it answers: with `everysec` a server that is
+    killed while the disk is slow loses what it acknowledged in the last two seconds.
+    """
+    arguments = [*server_arguments(directory, directory / "s"), "--appendfsync", "always"]
+    process = ServerProcess(valkey_binary(), arguments, log=directory / "log")
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+@contextmanager
 def short_directory() -> Iterator[Path]:
     """A directory with a path short enough for sockets, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="gw-", dir="/tmp", ignore_cleanup_errors=True) as name:

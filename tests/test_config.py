@@ -536,3 +536,19 @@ def test_a_measure_is_within_bounds_or_refused(value: object) -> None:
         except ValueError:
             continue
         assert 0 <= parsed <= kind.MAX
+
+
+def test_a_word_that_is_none_of_those_expected_is_told_with_them(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(
+        '[[commands]]\npath="/a"\ntype="a"\nstream="a"\ndurability="disk"\npriority="lwo"\n'
+        '[[channels]]\npattern="a"\nmax_rate=0\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {})
+    assert sorted(
+        (each.line, each.message.partition(": ")[2]) for each in caught.value.problems
+    ) == [
+        (5, "expected memory or acknowledged or fsync but got 'disk'"),
+        (6, "expected normal or low but got 'lwo'; did you mean 'low'?"),
+        (9, "expected more than 0 and up to 1000 but got 0"),
+    ]

@@ -16,7 +16,7 @@ ROWS = [
     {"__main__", "cli"},
     {"__init__", "app", "server", "processes"},
     {"api", "transports", "bridges", "client"},
-    {"dispatch", "admission", "worker", "hub"},
+    {"redrive", "dispatch", "admission", "worker", "hub"},
     {"broker", "policy"},
     {"config", "configfile", "report", "tomllines"},
     {"commands", "events", "channels", "idempotency"},

@@ -1,8 +1,13 @@
 """Request bodies: within their limit, of the media type that was expected."""
 
+import re
+
 from starlette.requests import Request
 
 from gateway.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE)
+_UTF8 = ("utf-8", "utf8", "us-ascii")
 
 
 async def read(request: Request, limit: int) -> bytes:
@@ -11,38 +16,46 @@ async def read(request: Request, limit: int) -> bytes:
     Raises:
         PayloadTooLarge: it is larger than `limit` bytes, or says that it will be.
         BadRequest: its declared length is no number.
+        UnsupportedMediaType: it is compressed.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"expected no Content-Encoding but got {encoding[:40]!r}")
     declared = request.headers.get("content-length", "0")
-    if not declared.isdigit():
+    if not (declared.isascii() and declared.isdigit() and len(declared) < 20):
         raise BadRequest(f"expected a number as Content-Length but got {declared[:20]!r}")
     if int(declared) > limit:
         raise PayloadTooLarge(f"expected at most {limit} bytes but got {declared}")
-    body = b""
+    chunks: list[bytes] = []
+    left = limit
     async for chunk in request.stream():
-        body = body + chunk if body else chunk
-        if len(body) > limit:
-            raise PayloadTooLarge(f"expected at most {limit} bytes")
-    return body
+        chunks.append(chunk)
+        left -= len(chunk)
+        if left < 0:
+            raise PayloadTooLarge(f"expected at most {limit} bytes but more came")
+    return b"".join(chunks)
 
 
 def media_type(request: Request) -> str:
-    """Return the media type of the body, without parameters.
+    """Return the media type of the body in lower case, without parameters; empty for none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    Raises:
-        UnsupportedMediaType: it is in another charset than UTF-8, or compressed.
-    """
-    text, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.lower().replace('"', "").partition("charset=")[2].strip()
-    if charset and charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"expected UTF-8 but got the charset {charset[:40]!r}")
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"expected no Content-Encoding but got {encoding[:40]!r}")
-    return text.strip().lower()
+
+def is_json(media_type: str) -> bool:
+    """Tell whether bodies of this type are JSON. A body of no type is taken for it."""
+    return media_type in ("", "application/json") or media_type.endswith("+json")
 
 
 def expect_json(request: Request) -> None:
     """Check that the body is meant to be JSON. Raises `UnsupportedMediaType`."""
     found = media_type(request)
-    if found and found != "application/json" and not found.endswith("+json"):
+    if not is_json(found):
         raise UnsupportedMediaType(f"expected application/json but got {found[:80]!r}")
+    expect_utf8(request)
+
+
+def expect_utf8(request: Request) -> None:
+    """Check that the body is not said to be in another charset. Raises `UnsupportedMediaType`."""
+    found = _CHARSET.search(request.headers.get("content-type", ""))
+    if found and found[1].lower() not in _UTF8:
+        raise UnsupportedMediaType(f"expected UTF-8 but got the charset {found[1][:40]!r}")

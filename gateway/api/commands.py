@@ -12,8 +12,12 @@ from gateway.commands import FINAL, CommandStatus, channel_of
 from gateway.dispatch import Dispatcher, Origin
 from gateway.errors import BadRequest
 
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*(\d{1,6})\s*(?:$|[,;])", re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_PREFERENCE = re.compile(r'(?:"(?:\\.|[^"\\])*(?:"|$)|[^",])+')
+MAX_PREFER = 1000
+"""Characters of `Prefer` that are looked at."""
+MAX_DIGITS = 9
+"""Of N: more seconds are as good as for ever."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -33,13 +37,13 @@ class CommandEndpoint:
         body = await bodies.read(request, self._max_body)
         wait = wanted_wait(request)
         status, repeated = await self._dispatcher.send(
-            request.url.path,
+            _target(request),
             body,
             wait=min(wait or 0.0, self._max_wait),
             origin=_origin(request),
             idempotency_key=idempotency_key(request),
         )
-        response = _final(status) if status.status in FINAL else _accepted(status)
+        response = _final(status) if status.status in FINAL else accepted(status)
         if repeated:
             response.headers["idempotency-replayed"] = "true"
         if wait is not None:
@@ -59,9 +63,25 @@ class StatusEndpoint:
 
 
 def wanted_wait(request: Request) -> int | None:
-    """Return the seconds of `Prefer: wait=N`, or None where there is none."""
-    found = _WAIT.search(",".join(request.headers.getlist("prefer")))
-    return int(found[1]) if found else None
+    """Return the seconds of `Prefer: wait=N`; None where there is none, or none that is a number.
+
+    The first one counts, and what cannot be understood is passed over (RFC 7240, section 2).
+    """
+    header = ",".join(request.headers.getlist("prefer"))[:MAX_PREFER]
+    for preference in _PREFERENCE.findall(header):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            digits = value.strip().strip('"')
+            if not (digits.isascii() and digits.isdigit()):
+                return None
+            return int(digits) if len(digits) <= MAX_DIGITS else 10**MAX_DIGITS
+    return None
+
+
+def _target(request: Request) -> str:
+    """Return the path as the client sent it; servers may give the decoded one alone."""
+    raw: bytes | None = request.scope.get("raw_path")
+    return raw.decode("latin-1") if raw else quote(request.scope["path"])
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -88,7 +108,8 @@ def _origin(request: Request) -> Origin:
     return Origin(traceparent, request.headers.get("tracestate", "")[:512] or None)
 
 
-def _accepted(status: CommandStatus) -> Response:
+def accepted(status: CommandStatus) -> Response:
+    """Answer that a command is in the log, and where to hear of it."""
     url = f"/commands/{status.id}"
     channel = quote(channel_of(status.id), safe="")
     document = {

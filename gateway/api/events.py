@@ -39,11 +39,19 @@ def authorize(request: Request, *, anonymous: bool, tokens: Sequence[str]) -> No
         return
     if not tokens:
         raise Forbidden("this gateway takes events from nobody: [events] tokens is empty")
+    check_bearer(request, tokens, "[events] tokens")
+
+
+def check_bearer(request: Request, tokens: Sequence[str], where: str) -> None:
+    """Check that the request shows one of the tokens, which are configured at `where`.
+
+    How long that takes tells nothing about them. Raises `Unauthorized`.
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     given = token.strip().encode()
     known = [hmac.compare_digest(given, each.encode()) for each in tokens]  # all, whichever fits
     if scheme.lower() != "bearer" or True not in known:
-        raise Unauthorized("expected Authorization: Bearer with a token of [events] tokens")
+        raise Unauthorized(f"expected Authorization: Bearer with a token of {where}")
 
 
 class HistoryEndpoint:
@@ -62,7 +70,7 @@ class HistoryEndpoint:
         if match is None:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")
         after = request.query_params.get("after", EARLIEST)
-        limit = _limit(request.query_params.get("limit"))
+        limit = read_limit(request)
         history = match.config.history
         page = await self._log.read_history(
             name,
@@ -84,7 +92,9 @@ class HistoryEndpoint:
         )
 
 
-def _limit(text: str | None) -> int:
+def read_limit(request: Request) -> int:
+    """Return the query's `limit`, or the default. Raises `BadRequest`."""
+    text = request.query_params.get("limit")
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_LIMIT):

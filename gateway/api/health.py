@@ -8,7 +8,11 @@ from starlette.responses import Response
 
 from gateway.admission import Circuit
 from gateway.api.problems import JSONResponse
+from gateway.errors import BrokerUnavailable
 from gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+
+FRESH = {"cache-control": "no-store"}
+"""For what is only true now."""
 
 
 class Health(NamedTuple):
@@ -26,7 +30,7 @@ class Health(NamedTuple):
 
 async def healthz(request: Request) -> Response:
     """`GET /healthz`: the process answers."""
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok"}, headers=FRESH)
 
 
 class Exposition:
@@ -36,7 +40,7 @@ class Exposition:
         self._metrics = metrics
 
     async def __call__(self, request: Request) -> Response:
-        return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE})
+        return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE} | FRESH)
 
 
 class Readiness:
@@ -47,11 +51,12 @@ class Readiness:
 
     async def __call__(self, request: Request) -> Response:
         health = self._health()
+        if not health.ready:
+            raise BrokerUnavailable(
+                "the broker is away; this process waits for it",
+                broker="connected" if health.connected else "away",
+                circuit=health.circuit,
+            )
         return JSONResponse(
-            {
-                "status": "ready" if health.ready else "not ready",
-                "broker": "connected" if health.connected else "away",
-                "circuit": health.circuit,
-            },
-            status_code=200 if health.ready else 503,
+            {"status": "ready", "broker": "connected", "circuit": health.circuit}, headers=FRESH
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,14 +23,19 @@ def routes(config: Config, policy: Policy, web: Path, version: str) -> Iterator[
     """Give the routes of the pages that are switched on."""
     if not (config.server.console or config.server.demo):
         return
-    yield Mount("/static", _Guarded(StaticFiles(directory=web)))
+    files = StaticFiles(directory=web)
+    yield Mount("/static", _Guarded(files))
     if config.server.console:
-        yield Route("/", _page(web / "index.html"))
-        yield Route("/favicon.ico", _page(web / "favicon.svg"))
-        yield Route("/console.json", _Described(describe(config, policy, version)))
+        yield _get("/", _page(files, "index.html"))
+        yield _get("/favicon.ico", _page(files, "favicon.svg"))
+        yield _get("/console.json", _Guarded(JSONResponse(describe(config, policy, version))))
     if config.server.demo:
-        yield Route("/demo", lambda _: RedirectResponse("/demo/"))
+        yield _get("/demo", RedirectResponse("/demo/"))
         yield Mount("/demo", _Guarded(StaticFiles(directory=web / "demo", html=True)))
+
+
+def _get(path: str, app: ASGIApp) -> Route:
+    return Route(path, app, methods=["GET"])
 
 
 def describe(config: Config, policy: Policy, version: str) -> dict[str, object]:
@@ -66,14 +71,6 @@ def _example(schema: Schema | None) -> object:
     return examples[0] if isinstance(examples, list) and examples else None
 
 
-class _Described:
-    def __init__(self, document: dict[str, object]) -> None:
-        self._document = document
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse(self._document)(scope, receive, send)
-
-
 class _Guarded:
     """Adds the headers that keep a page from running what is not ours."""
 
@@ -97,8 +94,9 @@ _HEADERS = [
 ]
 
 
-def _page(file: Path) -> ASGIApp:
+def _page(files: StaticFiles, name: str) -> ASGIApp:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        await FileResponse(file)(scope, receive, send)
+        response = await files.get_response(name, scope)
+        await response(scope, receive, send)
 
     return _Guarded(page)

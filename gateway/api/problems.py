@@ -1,15 +1,17 @@
 """Errors as problem details, RFC 9457."""
 
+import asyncio
 import logging
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import GatewayError, Unauthorized
+from gateway.errors import GatewayError, ShuttingDown, Unauthorized, UpgradeRequired
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ def respond(error: GatewayError) -> Response:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, UpgradeRequired):
+        headers |= {"upgrade": "websocket", "connection": "upgrade"}
     return _response(
         error.status, error.code, error.title, error.detail, more=error.extra, headers=headers
     )
@@ -32,19 +36,56 @@ def respond(error: GatewayError) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer what Starlette refused: no such path, no such method."""
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    code = phrase.lower().replace(" ", "-")
-    detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    status, path = HTTPStatus(error.status_code), request.scope["path"][:200]
     headers = dict(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"expected one of {headers.get('Allow', 'other methods')} but got {request.method}"
-    return _response(error.status_code, code, phrase, detail, headers=headers)
+    detail = f"{request.method} {path}: {error.detail}"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+        detail = f"expected {headers['Allow'].replace(', ', ' or ')} but got {request.method}"
+    elif status == HTTPStatus.NOT_FOUND:
+        detail = f"expected a path that is served here but got {path!r}"
+    code = status.phrase.lower().replace(" ", "-")
+    return _response(status, code, status.phrase, detail, headers=headers)
 
 
-async def on_bug(request: Request, error: Exception) -> Response:
-    """Answer a mistake of ours, without showing it to strangers."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return respond(GatewayError("this is a mistake in the gateway; it was logged"))
+async def on_plain_request(request: Request) -> Response:
+    """Answer who came to `/ws` without wanting a WebSocket."""
+    raise UpgradeRequired("expected a WebSocket handshake but got a plain request")
+
+
+class LastResort:
+    """Middleware that answers what nothing else did: mistakes of ours, and requests cut short.
+
+    A mistake is logged, and not shown to strangers. Starlette would raise it again once it is
+    answered, and the server then cut the connection. Servers cancel requests when they stop.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except asyncio.CancelledError:
+            if begun or scope["type"] != "http":
+                raise
+            answer = respond(ShuttingDown("the request was not done when the process had to stop"))
+            await answer(scope, receive, send)
+        except ClientDisconnect:
+            logger.info("%s %s: the client went away", scope["method"], scope["path"])
+        except Exception:
+            if begun or scope["type"] != "http":
+                raise  # the server cuts the connection, so that no half is taken for the whole
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            answer = respond(GatewayError("this is a mistake in the gateway; it was logged"))
+            await answer(scope, receive, send)
 
 
 def _response(

@@ -7,7 +7,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from gateway.broker.client import Clients, opened, translated
+from gateway.broker.commits import Commits
+from gateway.broker.deadletters import DeadLetters
 from gateway.broker.eventlog import EventLog
+from gateway.broker.figures import Figures
 from gateway.broker.keys import Keys
 from gateway.broker.leases import Leases
 from gateway.broker.scripts import Pipeline
@@ -44,10 +47,25 @@ class Broker:
             self._keys,
             partitions=config.partitions,
             log_size=config.log_size,
-            status_ttl_ms=int(config.status_ttl * 1000),
             identity_ttl_ms=int(config.idempotency_ttl * 1000),
             max_backlog=config.max_backlog,
         )
+        self.commits = Commits(
+            self._pipeline,
+            self._keys,
+            log_size=config.log_size,
+            status_ttl_ms=int(config.status_ttl * 1000),
+            max_dead_letters=config.max_dead_letters,
+        )
+        self.dead_letters = DeadLetters(
+            clients.commands,
+            self._pipeline,
+            self._keys,
+            self.commands,
+            log_size=config.log_size,
+            max_backlog=config.max_backlog,
+        )
+        self.figures = Figures(clients.commands, self._keys)
 
     async def check_sync(self) -> None:
         """Find out whether the server can flush to its disk on demand. Raises `StartError`."""
@@ -62,8 +80,7 @@ class Broker:
 
     async def probe(self) -> None:
         """Ask for a write that matters to nobody. Raises `BrokerUnavailable`."""
-        with translated():
-            await self._clients.commands.set(self._keys.probe, 1, px=1000)
+        await self._pipeline.call("probe", [self._keys.probe], [])
 
     def blocking(self) -> Redis:
         """Return a client of its own for reads that block."""

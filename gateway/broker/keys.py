@@ -21,6 +21,10 @@ class Keys:
         """Hash: command stream → number of its partitions, fixed when it is first used."""
         self.dead_letters = self._prefix + "dead-letters"
         """Stream: commands given up on."""
+        self.dead_letter_index = self._prefix + "dead-letters:index"
+        """Hash: id of a command → entry id of its dead letter, and the stream that it was in."""
+        self.dead_letter_counts = self._prefix + "dead-letters:counts"
+        """Hash: command stream → number of its dead letters."""
         self.probe = self._prefix + "probe"
         """String with a TTL: written to see whether the log takes writes."""
 

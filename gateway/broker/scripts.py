@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, TimeoutError
 
 from gateway.broker.client import translate
+from gateway.broker.silence import Silence
+from gateway.errors import BrokerUnavailable
 
 MAX_BATCH = 256
 """Calls that share a round trip. More would make the first of them wait for the last."""
@@ -49,7 +51,8 @@ class Pipeline:
     """Calls scripts, in the order in which they were asked for.
 
     While one round trip is under way, calls gather for the next: concurrent requests share
-    pipelines without waiting for each other on an idle system.
+    pipelines without waiting for each other on an idle system. While the broker is silent they are
+    refused instead of waiting for it.
     """
 
     def __init__(self, redis: Redis, *, sync_ms: int = 0) -> None:
@@ -60,6 +63,7 @@ class Pipeline:
         self._sync_ms = sync_ms
         self._waiting: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._silence = Silence()
 
     async def call(self, name: str, keys: list[str], arguments: list[Argument]) -> Any:
         """Run a script and return its answer.
@@ -69,6 +73,8 @@ class Pipeline:
         Raises:
             BrokerUnavailable: whether the script ran is then unknown.
         """
+        if self._silence.lasts and (self._silence.resting or self._flushing):
+            raise _silence()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(script(name), keys, arguments, answer))
         if self._flushing is None:
@@ -89,21 +95,34 @@ class Pipeline:
     async def _settle(self, batch: list[_Call]) -> None:
         """Send a batch and give each of its calls its own answer, whatever happens."""
         try:
-            answers = await self._send(batch)
-            unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if unknown:  # a new or emptied server: they did not run, so they can be sent again
-                await self._load({batch[i].script for i in unknown})
-                again = await self._send([batch[i] for i in unknown])
-                for i, answer in zip(unknown, again, strict=True):
-                    answers[i] = answer
+            answers = await self._ask(batch)
+        except TimeoutError as error:
+            self._silence.begin()
+            batch += self._waiting  # they would wait as long, and in vain as well
+            self._waiting.clear()
+            answers = [error] * len(batch)
         except (RedisError, OSError) as error:
+            self._silence.end()
             answers = [error] * len(batch)
         except BaseException:
             for call in batch:
                 call.answer.cancel()
             raise
+        else:
+            self._silence.end()
         for call, answer in zip(batch, answers, strict=True):
             _resolve(call.answer, answer)
+
+    async def _ask(self, batch: list[_Call]) -> list[Any]:
+        """Send a batch; what did not run, because the server is new or was emptied, once again."""
+        answers = await self._send(batch)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            await self._load({batch[i].script for i in unknown})
+            again = await self._send([batch[i] for i in unknown])
+            for i, answer in zip(unknown, again, strict=True):
+                answers[i] = answer
+        return answers
 
     async def _send(self, batch: list[_Call]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
@@ -124,6 +143,10 @@ class Pipeline:
     async def _load(self, scripts: set[Script]) -> None:
         for each in scripts:
             await self._redis.script_load(each.source)
+
+
+def _silence() -> BrokerUnavailable:
+    return BrokerUnavailable("the broker left an earlier call unanswered")
 
 
 def _resolve(future: asyncio.Future[Any], answer: Any) -> None:

@@ -66,27 +66,8 @@ class Reclaimed(NamedTuple):
     """The id of the newest entry that any of them took."""
 
 
-class Settlement(NamedTuple):
-    """What came of an attempt."""
-
-    status: Status
-    done: bool
-    """The command is finished: acknowledge it."""
-    attempt: int
-    """The number of the attempt."""
-    publications: Sequence[Publication]
-    result: bytes = b""
-    """JSON; empty for none."""
-    error: str = ""
-    finished_at: str = ""
-    retry_in_ms: int = 0
-    """How long no other attempt may start, by whomever, unless it is done."""
-    dead_letter: bytes = b""
-    """JSON; empty for none."""
-
-
 class CommandStreams:
-    """Appends commands, hands them to workers and commits what came of them."""
+    """Appends commands and hands them to workers; what those do with them is in `commits`."""
 
     def __init__(
         self,
@@ -97,7 +78,6 @@ class CommandStreams:
         *,
         partitions: int,
         log_size: int,
-        status_ttl_ms: int,
         identity_ttl_ms: int,
         max_backlog: int,
     ) -> None:
@@ -107,7 +87,6 @@ class CommandStreams:
         self._keys = keys
         self.partitions = partitions
         self._log_size = log_size
-        self._status_ttl_ms = status_ttl_ms
         self._identity_ttl_ms = identity_ttl_ms
         self._max_backlog = max_backlog
 
@@ -193,10 +172,9 @@ class CommandStreams:
 
     async def status(self, command_id: str) -> CommandStatus:
         """Return the status resource. Raises `UnknownCommand`, `BrokerUnavailable`."""
-        with translated():
-            found = await self._redis.hgetall(self._keys.status(command_id))
+        found = await self._pipeline.call("status", [self._keys.status(command_id)], [])
         if not found:
-            raise UnknownCommand(f"there is no command {command_id!r}, or no longer")
+            raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
         return _read_status(command_id, found)
 
     async def take(self, partitions: Mapping[PartitionId, int], token: str) -> Taken:
@@ -270,99 +248,17 @@ class CommandStreams:
             for status, attempts in answers
         ]
 
+    async def read_again(self, delivery: Delivery) -> Delivery | None:
+        """Return a command with its bytes; None if it is gone. Raises `BrokerUnavailable`."""
+        stream, partition, entry, _ = delivery
+        with translated():
+            found: Any = await self._redis.xrange(
+                self._keys.commands(stream, partition), entry, entry
+            )
+        return delivery._replace(envelope=found[0][1].get(b"e", b"")) if found else None
+
     def _lease_and_stream(self, stream: str, partition: int) -> tuple[str, str]:
         return self._keys.lease(stream, partition), self._keys.commands(stream, partition)
-
-    async def start(
-        self,
-        delivery: Delivery,
-        command_id: str,
-        token: str,
-        *,
-        run: str,
-        limit: int,
-        started: Sequence[bytes],
-        channel: Publication,
-    ) -> int | None:
-        """Count an attempt and publish that it started. Returns its number, from 1 on.
-
-        `run` names the attempt: asked again with the same one, because the answer was lost, it is
-        not counted again. `started` is the event in three pieces, to be joined by the number of
-        the attempt; `channel` says where it goes (its `event` is not used). Beyond `limit` nothing
-        is counted or published; the number is then one more than that of the last attempt.
-
-        Returns 0 if the lease is not this worker's, None if the command is settled already, and
-        less than 0 if it is too early for the next attempt: the milliseconds that are left.
-        Raises `BrokerUnavailable`.
-        """
-        keys = self._keys
-        answer: int | None = await self._pipeline.call(
-            "start",
-            [
-                keys.log,
-                keys.events,
-                *self._lease_and_stream(delivery.stream, delivery.partition),
-                keys.status(command_id),
-                keys.history(channel.channel),
-                keys.floor(channel.channel),
-            ],
-            [
-                self._log_size,
-                token,
-                GROUP,
-                delivery.entry,
-                run,
-                limit,
-                channel.channel,
-                channel.size,
-                channel.ttl_ms,
-                *started,
-            ],
-        )
-        return answer
-
-    async def settle(
-        self, delivery: Delivery, command_id: str, token: str, settlement: Settlement
-    ) -> bool:
-        """Commit what came of an attempt: status, events, acknowledgement, in one atomic step.
-
-        Returns False, with nothing changed, if the lease on the partition is not this worker's
-        (its token is a fence). An attempt that was settled before is not settled again.
-
-        Raises:
-            BrokerUnavailable: it is then unknown whether it was committed; it can be tried again.
-        """
-        keys = self._keys
-        names, arguments = publication_arguments(keys, settlement.publications)
-        answer = await self._pipeline.call(
-            "settle",
-            [
-                keys.log,
-                keys.events,
-                keys.lease(delivery.stream, delivery.partition),
-                keys.commands(delivery.stream, delivery.partition),
-                keys.status(command_id),
-                keys.dead_letters,
-                *names,
-            ],
-            [
-                self._log_size,
-                token,
-                GROUP,
-                delivery.entry,
-                settlement.attempt,
-                int(settlement.done),
-                settlement.status,
-                settlement.result,
-                settlement.error,
-                settlement.finished_at,
-                self._status_ttl_ms,
-                settlement.retry_in_ms,
-                settlement.dead_letter,
-                *arguments,
-            ],
-        )
-        return bool(answer)
 
 
 def _deliveries(partition: PartitionId, entries: list[Any]) -> Iterator[Delivery]:
@@ -373,8 +269,10 @@ def _deliveries(partition: PartitionId, entries: list[Any]) -> Iterator[Delivery
             yield Delivery(*partition, entry, values.get(b"e", b""))
 
 
-def _read_status(command_id: str, found: Any) -> CommandStatus:
-    text = {name.decode(): value.decode() for name, value in found.items()}
+def _read_status(command_id: str, found: list[bytes]) -> CommandStatus:
+    text = {
+        name.decode(): value.decode() for name, value in zip(found[::2], found[1::2], strict=True)
+    }
     result = text.get("result")
     return CommandStatus(
         id=command_id,

@@ -76,6 +76,8 @@ class Checked:
                 "line": handler.line,
                 "attempts": handler.attempts,
                 "timeout": handler.timeout,
+                "never_retry": [kind.__name__ for kind in handler.never_retry],
+                "keep_order": handler.keep_order,
             }
             for handler in self.handlers
         ]

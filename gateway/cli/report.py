@@ -33,7 +33,11 @@ def _section(console: Console, title: str, tables: list[Table]) -> None:
 
 def _parts(document: dict[str, Any]) -> Table:
     worker = document["worker"]
-    pages = [("console at /", document["console"]), ("dashboard at /demo/", document["demo"])]
+    pages = [
+        ("console at /", document["console"]),
+        ("dashboard at /demo/", document["demo"]),
+        ("operators at /admin/", document["admin"]),
+    ]
     parts = _pairs()
     parts.add_row("Broker", Text(document["broker"]))
     keys = f"keys begin with {document['namespace']}:"
@@ -64,7 +68,9 @@ def _handler(handler: dict[str, Any]) -> str:
     attempts = "1 attempt" if handler["attempts"] == 1 else f"{handler['attempts']} attempts"
     limit = f" of up to {duration(handler['timeout'])}" if handler["timeout"] else ""
     where = f"{relative(handler['file'])}:{handler['line']}"
-    return f"{handler['name']} in {where}, {attempts}{limit}"
+    order = "" if handler["keep_order"] else ", stepping aside between them"
+    never = f", none after {' or '.join(handler['never_retry'])}" if handler["never_retry"] else ""
+    return f"{handler['name']} in {where}, {attempts}{limit}{order}{never}"
 
 
 def _pairs() -> Table:

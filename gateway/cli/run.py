@@ -84,9 +84,7 @@ def run(
 
     Without a configuration it runs an example, a shop whose orders show on a live dashboard.
     """
-    checked = _example() if config is None and not DEFAULT_CONFIG.exists() else None
-    options = Options(host, port, data_dir, workers)
-    _start(checked or _load(config or DEFAULT_CONFIG), options, serve=True, work=True)
+    _start(configured(config), Options(host, port, data_dir, workers), serve=True, work=True)
 
 
 def serve(
@@ -127,6 +125,13 @@ class Options:
             server=replace(config.server, **{k: v for k, v in server.items() if v is not None}),
             broker=replace(config.broker, **{k: v for k, v in broker.items() if v is not None}),
         )
+
+
+def configured(path: Path | None) -> "tuple[Config, Policy]":
+    """Return what `gateway run` runs: without a path, what is in this folder or the example."""
+    if path is None and not DEFAULT_CONFIG.exists():
+        return _example()
+    return _load(path or DEFAULT_CONFIG)
 
 
 def _load(path: Path) -> "tuple[Config, Policy]":

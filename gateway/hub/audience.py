@@ -1,5 +1,6 @@
 """Everybody on this process who is subscribed to one channel."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -49,7 +50,8 @@ class Audience:
 
     def __init__(self, channel: bytes) -> None:
         self.channel = channel
-        self.live: dict[Encoding, dict[Connection, Callable[[bytes], None]]] = {}
+        self.live: dict[Encoding, dict[Connection, int]] = {}
+        """Those on each kind of wire, with their descriptors."""
         self.held: dict[Connection, Keeper] = {}
 
     def __len__(self) -> int:
@@ -58,7 +60,13 @@ class Audience:
     def go_live(self, connection: Connection) -> None:
         """From now on, write the channel's events to this connection."""
         self.held.pop(connection, None)
-        self.live.setdefault(connection.encoding, {})[connection] = connection.write
+        self.live.setdefault(connection.encoding, {})[connection] = connection.descriptor
+
+    def redirect(self, connection: Connection) -> None:
+        """The connection's descriptor has changed."""
+        members = self.live.get(connection.encoding, {})
+        if connection in members:
+            members[connection] = connection.descriptor
 
     def hold(self, connection: Connection, held: Keeper) -> None:
         """From now on, keep the channel's events for this connection."""
@@ -104,9 +112,7 @@ class Batch:
         if len(heard) == 1:
             ((audience, entries),) = heard.items()
             for encoding, members in audience.live.items():
-                data = self.encode(encoding, entries)
-                for write in members.values():
-                    write(data)
+                _write(members, self.encode(encoding, entries))
         else:
             self._publish_several(heard)
         for audience, entries in heard.items():
@@ -124,13 +130,31 @@ class Batch:
             for members in audience.live.values():
                 for connection in members:
                     wanted[connection] = (*wanted.get(connection, ()), audience)
-        joined: dict[tuple[Encoding, tuple[Audience, ...]], bytes] = {}
+        alike: dict[tuple[Encoding, tuple[Audience, ...]], dict[Connection, int]] = {}
         for connection, audiences in wanted.items():
-            key = (connection.encoding, audiences)
-            data = joined.get(key)
-            if data is None:
-                data = joined[key] = self.encode(connection.encoding, _merge(audiences, heard))
+            members = alike.setdefault((connection.encoding, audiences), {})
+            members[connection] = connection.descriptor
+        for (encoding, audiences), members in alike.items():
+            _write(members, self.encode(encoding, _merge(audiences, heard)))
+
+
+def _write(members: dict[Connection, int], data: bytes) -> None:
+    """Write to each member: the one loop that runs for every event and every subscriber.
+
+    Straight to the sockets, because the way through a transport takes a sixth more. What a socket
+    does not take, and what is wrong with it, is its transport's business.
+    """
+    write, size = os.write, len(data)
+    for connection, descriptor in members.items():
+        if descriptor < 0:
             connection.write(data)
+            continue
+        try:
+            sent = write(descriptor, data)
+        except OSError:
+            sent = 0
+        if sent < size:
+            connection.write(data[sent:])
 
 
 def _merge(audiences: tuple[Audience, ...], heard: dict[Audience, list[Entry]]) -> list[Entry]:

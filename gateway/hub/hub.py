@@ -77,6 +77,11 @@ class Hub:
             self._leave(connection, audience)
         connection.audiences = ()
 
+    def redirect(self, connection: Connection) -> None:
+        """The connection's descriptor has changed."""
+        for audience in connection.audiences:
+            audience.redirect(connection)
+
     def beat(self, slot: int) -> None:
         """Send a sign of life to one part of the connections."""
         signs: dict[tuple[object, bool], bytes] = {}

@@ -31,6 +31,7 @@ class Listener:
     """
 
     encoding = _LINES
+    descriptor = -1
 
     def __init__(self, hub: Hub, channel: str, wanted: Callable[[dict[str, object]], bool]) -> None:
         self.audiences: tuple[Audience, ...] = ()
@@ -40,6 +41,7 @@ class Listener:
         self._wanted = wanted
         self._found: asyncio.Future[dict[str, object] | None]
         self._found = asyncio.get_running_loop().create_future()
+        hub.open(self)  # so that it hears when nothing more will come
         hub.subscribe(self, Request((channel,), None, lambda _: b"", lambda _: None))
 
     async def event(self) -> dict[str, object] | None:

@@ -30,6 +30,8 @@ class Connection(Protocol):
     """Its place in the round of heartbeats. The hub's own."""
     closed: bool
     """It has ended, or is about to: nothing more is written to it."""
+    descriptor: int
+    """Its socket, to be written to directly; -1 where, or while, only `write` may be used."""
 
     @property
     def encoding(self) -> Encoding:

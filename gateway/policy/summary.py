@@ -17,6 +17,7 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
         "server": f"http://{config.server.host}:{config.server.port}",
         "console": config.server.console,
         "demo": config.server.demo,
+        "admin": bool(config.admin.tokens),
         "handlers": list(config.worker.handlers),
         "concurrency": config.worker.concurrency,
         "commands": [_command(route) for route in policy.commands],

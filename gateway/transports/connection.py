@@ -32,6 +32,7 @@ class Detached(asyncio.Protocol, ABC):
         "_transport",
         "audiences",
         "closed",
+        "descriptor",
         "hub",
         "silence",
         "slot",
@@ -49,7 +50,9 @@ class Detached(asyncio.Protocol, ABC):
         """Heartbeats since the peer was last heard."""
         self.closed = False
         self._drained: asyncio.Future[None] | None = None
-        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.descriptor = _descriptor(transport)
+        # The loop shall tell of every byte that waits in the transport: nothing may overtake it.
+        transport.set_write_buffer_limits(high=0)
 
     @property
     @abstractmethod
@@ -101,11 +104,14 @@ class Detached(asyncio.Protocol, ABC):
     def pause_writing(self) -> None:
         if not self.closed:
             self.hub.slow.add(self)
+            self._redirect(-1)
             # Who does not read the answers is not asked what else it wants, so that they are few.
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.hub.eased(self)
+        if not self.closed:
+            self._redirect(_descriptor(self._transport))
         self.read_on()
         self._release()
 
@@ -119,6 +125,10 @@ class Detached(asyncio.Protocol, ABC):
         self.write = _nowhere
         self.hub.close(self)
         self._release()
+
+    def _redirect(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.hub.redirect(self)
 
     def _release(self) -> None:
         if self._drained is not None:
@@ -134,6 +144,7 @@ class Buffered(ABC):
         self.audiences: tuple[Audience, ...] = ()
         self.slot = 0
         self.closed = False
+        self.descriptor = -1
         self._chunks: list[bytes] = []
         self._size = 0
         self._ready = asyncio.Event()
@@ -201,6 +212,19 @@ class Buffered(ABC):
         self._chunks.clear()
         self._ready.set()
         self._empty.set()
+
+
+def _descriptor(transport: asyncio.Transport) -> int:
+    """Return the socket under a transport, if what is written to the one can go to the other.
+
+    Event loops close the socket after `connection_lost`, never before, so that its number cannot
+    have become another connection's while the hub knows it.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_extra_info("sslcontext") is not None:
+        return -1
+    descriptor: int = sock.fileno()
+    return descriptor
 
 
 def _nowhere(data: bytes) -> None:

@@ -6,15 +6,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from gateway.broker.streams import CommandStreams, Settlement
+from gateway.broker.commits import Attempt, Commits, Settlement
+from gateway.broker.deadletters import Error, Reason
+from gateway.broker.streams import CommandStreams
 from gateway.commands import Command, Envelope, started_event
 from gateway.errors import BrokerUnavailable
 from gateway.events import now
 from gateway.worker.calling import call
-from gateway.worker.deadletters import Error, Reason, error_of
+from gateway.worker.deadletters import error_of
 from gateway.worker.handlers import BadAnswer, Outcome, Rejected
 from gateway.worker.loading import Handler, Handlers
 from gateway.worker.partitions import Job, Partition
+from gateway.worker.quarantine import Quarantine
 from gateway.worker.retries import Backoff
 from gateway.worker.settlements import Settlements
 
@@ -39,6 +42,7 @@ class Attempts:
     def __init__(
         self,
         streams: CommandStreams,
+        commits: Commits,
         handlers: Handlers,
         settlements: Settlements,
         *,
@@ -46,37 +50,44 @@ class Attempts:
         concurrency: int,
     ) -> None:
         self._streams = streams
+        self._commits = commits
         self._handlers = handlers
         self._settlements = settlements
         self._token = token
         self._slots = asyncio.Semaphore(concurrency)
-        self._quarantine = asyncio.Lock()
+        self._quarantine = Quarantine()
         self._runs = itertools.count(1)
 
-    async def carry(self, job: Job, partition: Partition) -> None:
-        """Return once a command is done, or is left to whoever holds the partition next.
+    async def carry(self, job: Job, partition: Partition) -> float | None:
+        """Try a command once, and commit what came of it.
 
+        Returns the seconds until it may be tried again; None if it is done.
         Cancelling cancels the handler; its attempt stays counted and is made again by whoever
         holds the partition next.
 
         Raises:
             LeaseLost: the partition is somebody else's.
         """
-        delay = 0.0
-        while not partition.closing:
-            if delay:
-                await asyncio.sleep(delay)  # holds back the commands of its key, but takes no slot
-            settlement = await self._attempt(job, partition)
-            if settlement is None:
-                return
-            if isinstance(settlement, Settlement):
-                await self._settle(job, partition, settlement)
-                if settlement.done:
-                    return
-                delay = settlement.retry_in_ms / 1000
-            else:
-                delay = settlement
+        if job.parked and not await self._read_again(job, partition):
+            return None
+        settlement = await self._attempt(job, partition)
+        if isinstance(settlement, Settlement):
+            await self._settle(job, partition, settlement)
             job.busy = False
+            return None if settlement.done else settlement.retry_in_ms / 1000
+        job.busy = False
+        return settlement
+
+    def keeps_order(self, job: Job) -> bool:
+        """Return whether those of its key wait for a command that waits for its next attempt."""
+        handler = self._handlers.get(job.envelope.type)
+        return handler is None or handler.keep_order
+
+    async def _read_again(self, job: Job, partition: Partition) -> bool:
+        delivery = await self._insist(partition, lambda: self._streams.read_again(job.delivery))
+        if delivery is not None:
+            partition.unpark(job, delivery)
+        return delivery is not None
 
     async def _attempt(self, job: Job, partition: Partition) -> Settlement | float | None:
         """Start an attempt and run the handler.
@@ -85,54 +96,56 @@ class Attempts:
         settled already.
         """
         if job.suspect:
-            async with self._quarantine:
+            async with self._quarantine.alone():
                 return await self._attempt_in_turn(job, partition)
         return await self._attempt_in_turn(job, partition)
 
     async def _attempt_in_turn(self, job: Job, partition: Partition) -> Settlement | float | None:
         async with self._slots:
             job.busy = True
-            number = await self._start(job, partition)
-            if number is None:
+            attempt = await self._start(job, partition)
+            if attempt is None:
                 return None
-            if number < 0:
-                return -number / 1000
-            if number == 0 or not partition.held:
+            if isinstance(attempt, int) and attempt < 0:
+                return -attempt / 1000
+            if isinstance(attempt, int) or not partition.held:
                 raise LeaseLost
-            settlement = await self._run(job, number)
+            settlement = await self._run(job, attempt)
         job.crashes = 0
         return settlement
 
-    async def _start(self, job: Job, partition: Partition) -> int | None:
+    async def _start(self, job: Job, partition: Partition) -> Attempt | int | None:
         handler = self._handlers.get(job.envelope.type)
         run = f"{self._token}-{next(self._runs)}"
-        started = started_event(job.envelope, time=now())
+        time = now()
+        started = started_event(job.envelope, time=time)
         channel = self._settlements.life(job.envelope)
         return await self._insist(
             partition,
-            lambda: self._streams.start(
+            lambda: self._commits.start(
                 job.delivery,
                 job.envelope.id,
                 self._token,
                 run=run,
                 limit=handler.attempts if handler else UNLIMITED,
+                time=time,
                 started=started,
                 channel=channel,
             ),
         )
 
-    async def _run(self, job: Job, number: int) -> Settlement:
+    async def _run(self, job: Job, attempt: Attempt) -> Settlement:
         """Run the handler and return what came of it, whatever that is."""
         envelope = job.envelope
+        number = attempt.number
         handler = self._handlers.get(envelope.type)
         if job.mistake:
             return self._give_up(job, number, Reason.ENVELOPE, Error("BadEnvelope", job.mistake))
         if handler is None:
             error = Error("NoHandler", f"this worker has no handler of {envelope.type!r}")
             return self._give_up(job, number, Reason.HANDLER, error)
-        if number > handler.attempts:
-            error = Error("WorkerDied", f"its worker died during attempt {number - 1}")
-            return self._give_up(job, number - 1, Reason.CRASH, error)
+        if number > attempt.base + handler.attempts:
+            return self._exhausted(job, attempt)
         try:
             command = _command(envelope, handler, number)
         except Exception as error:  # noqa: BLE001  a payload type may run code of its user's
@@ -143,8 +156,10 @@ class Attempts:
             answer = no
         except BadAnswer as error:
             return self._give_up(job, number, Reason.ANSWER, error_of(error))
+        except handler.never_retry as error:
+            return self._give_up(job, number, Reason.NEVER, error_of(error))
         except Exception as error:  # noqa: BLE001  whatever a handler raises is a failed attempt
-            return self._failed(job, handler, number, error_of(error))
+            return self._failed(job, handler, attempt, error_of(error))
         try:
             if isinstance(answer, Rejected):
                 return self._settlements.rejected(envelope, number, answer)
@@ -152,27 +167,42 @@ class Attempts:
         except Exception as error:  # noqa: BLE001  it holds the user's objects; no retry mends them
             return self._give_up(job, number, Reason.ANSWER, error_of(error))
 
-    def _failed(self, job: Job, handler: Handler, number: int, error: Error) -> Settlement:
-        if number >= handler.attempts:
+    def _exhausted(self, job: Job, attempt: Attempt) -> Settlement:
+        """The command had all its attempts, and the last one was not the end of it."""
+        last = attempt.number - 1
+        if attempt.lost:
+            error = Error("WorkerDied", f"its worker died during attempt {last}")
+            return self._give_up(job, last, Reason.CRASH, error, known=True)
+        error = Error("TooManyAttempts", f"attempt {last} failed, and its handler allows no more")
+        return self._give_up(job, last, Reason.ATTEMPTS, error, known=True)
+
+    def _failed(self, job: Job, handler: Handler, attempt: Attempt, error: Error) -> Settlement:
+        number, tries = attempt.number, attempt.number - attempt.base
+        if tries >= handler.attempts:
             return self._give_up(job, number, Reason.ATTEMPTS, error)
-        delay = handler.backoff.delay(number)
+        delay = handler.backoff.delay(tries)
         logger.warning(
             "attempt %d of %d at %s %s failed, the next follows in %.1f s: %s",
-            *(number, handler.attempts, job.envelope.type, job.envelope.id, delay, error),
+            *(number, attempt.base + handler.attempts, job.envelope.type, job.envelope.id),
+            *(delay, error),
         )
         return self._settlements.retrying(job.envelope, number, error, delay)
 
-    def _give_up(self, job: Job, number: int, reason: Reason, error: Error) -> Settlement:
+    def _give_up(
+        self, job: Job, number: int, reason: Reason, error: Error, *, known: bool = False
+    ) -> Settlement:
         logger.error(
             "%s %s becomes a dead letter after attempt %d (%s): %s\n%s",
             *(job.envelope.type, job.envelope.id, number, reason, error, error.traceback),
         )
-        return self._settlements.dead_lettered(job.delivery, job.envelope, number, reason, error)
+        return self._settlements.dead_lettered(
+            job.delivery, job.envelope, number, reason, error, known=known
+        )
 
     async def _settle(self, job: Job, partition: Partition, settlement: Settlement) -> None:
         committed = await self._insist(
             partition,
-            lambda: self._streams.settle(job.delivery, job.envelope.id, self._token, settlement),
+            lambda: self._commits.settle(job.delivery, job.envelope.id, self._token, settlement),
         )
         if not committed:
             raise LeaseLost

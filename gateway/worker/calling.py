@@ -14,12 +14,12 @@ from gateway.worker.handlers import Outcome, outcome_of
 from gateway.worker.loading import Handler
 
 
-class HandlerTimedOut(Exception):
+class HandlerTimedOut(TimeoutError):
     """A handler took longer than it may."""
 
 
 class HandlerQuit(Exception):
-    """A handler tried to end the process, or ended as if it had been cancelled."""
+    """A handler tried to end the process, or raised what is meant for who runs it."""
 
 
 async def call(handler: Handler, command: Command[Any]) -> Outcome:
@@ -50,6 +50,10 @@ async def call(handler: Handler, command: Command[Any]) -> Outcome:
         raise HandlerQuit("something that it waited for was cancelled") from error
     except SystemExit as error:
         raise HandlerQuit("it called exit") from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # it would end the worker
+        raise HandlerQuit(f"it raised {type(error).__name__}") from error
 
 
 async def _in_thread(function: Callable[[], Outcome]) -> Outcome:
@@ -86,7 +90,8 @@ def _succeed(answer: asyncio.Future[Outcome], outcome: Outcome) -> None:
 
 def _fail(answer: asyncio.Future[Outcome], error: BaseException) -> None:
     if not answer.done():
-        if isinstance(error, SystemExit | KeyboardInterrupt | StopIteration):
+        # None but an exception may be raised where a task awaits: it would end what runs the task.
+        if isinstance(error, StopIteration) or not isinstance(error, Exception):
             quitting = HandlerQuit(f"it raised {type(error).__name__}")
             quitting.__cause__ = error
             error = quitting

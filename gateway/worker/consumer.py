@@ -20,17 +20,23 @@ from gateway.worker.holdings import BALANCE, Holdings
 from gateway.worker.loading import Handlers
 from gateway.worker.partitions import Job, Partition
 from gateway.worker.settlements import Settlements
-from gateway.worker.supervision import Link, Tasks
+from gateway.worker.supervision import Link, Tasks, cancelled
 
 BLOCK_MS = 4000
 """How long one read waits for commands. It is cut short when there is something else to read."""
 
 PREFETCH = 2
-"""Commands of one partition that are read ahead, for each that may run at a time."""
+"""Commands of one partition that are read ahead, for each that may run at a time. Those that wait
+for another of their key, or for their next attempt, are not among them: what comes after them would
+wait with them."""
 
 MAX_BYTES = 64 << 20
-"""What the commands that were read and are not settled may hold, but for the last read. The rest
+"""What the commands that were read and are not settled may take, but for the last read. The rest
 waits in the log."""
+
+PARK = MAX_BYTES // 2
+"""Bytes from which on a command that has to wait keeps only its place here: 1 KiB, so that about
+30,000 of them fit beside those."""
 
 MIN_SIZE = 1024
 """Bytes that a command is supposed to have at least, until larger ones were seen."""
@@ -78,6 +84,7 @@ class Worker:
         )
         self._attempts = Attempts(
             self._streams,
+            broker.commits,
             handlers,
             Settlements(Publisher(policy.feeds, policy.channels)),
             token=self.name,
@@ -170,7 +177,7 @@ class Worker:
         room = self._holdings.bytes < MAX_BYTES
         partitions = []
         for partition in self._holdings.open():
-            partition.full = not room or partition.size >= self._prefetch
+            partition.full = not room or len(partition.tasks) >= self._prefetch
             if not partition.full:
                 partitions.append(partition)
         return partitions
@@ -198,7 +205,7 @@ class Worker:
         if not asked:
             return True
         left = (MAX_BYTES - self._holdings.bytes) // (self._largest * len(asked))
-        room = {id: self._prefetch - each.size for id, each in asked.items()}
+        room = {id: self._prefetch - len(each.tasks) for id, each in asked.items()}
         try:
             taken = await self._streams.take(
                 {id: max(1, min(count, left)) for id, count in room.items()}, self.name
@@ -228,16 +235,21 @@ class Worker:
         try:
             await asyncio.wait([arrival, change], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            arrival.cancel()
-            change.cancel()
-            await asyncio.gather(arrival, change, return_exceptions=True)
+            await cancelled(arrival, change)
         if not arrival.cancelled():
             arrival.result()
 
     def _add(self, partition: Partition, job: Job) -> None:
         """Let a command run, or wait behind the others of its key."""
-        if partition.add(job) and not partition.closing:
+        if not partition.add(job):
+            self._park(partition, job)
+        elif not partition.closing:
             self._start_lane(partition, job)
+
+    def _park(self, partition: Partition, job: Job) -> None:
+        """Put the bytes of a command that waits away, if there are too many here."""
+        if self._holdings.bytes > PARK:
+            partition.park(job)
 
     def _start_lane(self, partition: Partition, job: Job) -> None:
         task = self._tasks.start(self._work(partition, job))
@@ -245,29 +257,42 @@ class Worker:
         task.add_done_callback(partial(self._lane_ended, partition))
 
     async def _work(self, partition: Partition, job: Job) -> None:
-        """Carry a command to its outcome, then the next of its key."""
+        """Carry a command on, then the next of its key."""
         task = asyncio.current_task()
         assert task is not None
         following: Job | None = job
         try:
             while following:
                 partition.tasks[task] = job = following
-                await self._attempts.carry(job, partition)
-                if partition.closing:
-                    return
-                following = partition.finish(job)
-                self._make_room(partition)
+                delay = await self._attempts.carry(job, partition)
+                following = None if partition.closing else self._go_on(partition, job, delay)
         except LeaseLost:
             self._holdings.lose(partition.id)
 
+    def _go_on(self, partition: Partition, job: Job, delay: float | None) -> Job | None:
+        """Return the command of a key that follows one that is done, or that has to wait."""
+        if delay is None:
+            following = partition.finish(job)
+            self._make_room(partition)
+            return following
+        following = partition.rest(
+            job,
+            delay,
+            keeps_order=self._attempts.keeps_order(job),
+            wake=partial(self._start_lane, partition),
+        )
+        self._park(partition, job)
+        return following
+
     def _make_room(self, partition: Partition) -> None:
         """Read again of a partition that was full, once half of what it may hold is gone."""
-        if partition.full and partition.size <= self._prefetch // 2:
+        if partition.full and len(partition.tasks) <= self._prefetch // 2:
             partition.full = False
             self._changed.set()
 
     def _lane_ended(self, partition: Partition, task: asyncio.Task[None]) -> None:
         partition.tasks.pop(task, None)
+        self._make_room(partition)
         if partition.closing and partition.idle:
             self._nudge.set()
 

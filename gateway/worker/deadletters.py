@@ -1,80 +1,51 @@
-"""Dead letters: commands given up on, with all that is needed to see why and to send them again."""
+"""From a failed attempt to what the log keeps of it, within bounds. Pure."""
 
-import base64
 import traceback
-from enum import StrEnum
 
 import msgspec
 
+from gateway.broker.commits import Letter
+from gateway.broker.deadletters import DeadLetter, Error, Failure, Reason
 from gateway.broker.streams import Delivery
 from gateway.commands import Envelope
 
 MAX_MESSAGE = 1000
 """Characters of an error's message. It also goes to whoever may see the command's status."""
 
+MAX_FAILURE = 200
+"""Characters of the message of each earlier attempt: there may be a hundred of them."""
+
 MAX_TRACEBACK = 8000
 """Characters of a traceback: its end, where the error is."""
 
 
-class Reason(StrEnum):
-    """Why a command was given up on."""
-
-    ATTEMPTS = "attempts-used-up"
-    """The last attempt that it was allowed failed as well."""
-    CRASH = "worker-died"
-    """The worker of its last attempt died before that was settled."""
-    DATA = "bad-data"
-    """Its data is not what the handler's annotation says."""
-    ANSWER = "bad-answer"
-    """What the handler returned cannot be encoded, or goes to no channel."""
-    HANDLER = "no-handler"
-    """The worker that read its stream has no handler of its type."""
-    ENVELOPE = "bad-envelope"
-    """Its entry is not a command at all."""
-
-
-class Error(msgspec.Struct, frozen=True):
-    """What was raised."""
-
-    type: str
-    message: str
-    traceback: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
-class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the entry of a dead letter holds, as JSON."""
-
-    id: str
-    type: str
-    stream: str
-    partition: int
-    reason: Reason
-    error: Error
-    attempts: int
-    accepted_at: str
-    dead_lettered_at: str
-    envelope: msgspec.Raw = msgspec.Raw(b"null")
-    """The original bytes of the command's entry, where they are JSON ..."""
-    envelope_base64: str | None = None
-    """... and where they are not."""
-
-
 def error_of(error: BaseException) -> Error:
-    """Describe an exception, within bounds."""
+    """Describe an exception, whatever it is: also one that cannot say what it is."""
+    try:
+        message = str(error)
+    except Exception as why:  # noqa: BLE001  the user's code
+        message = f"its __str__ raised {type(why).__name__}"
     return Error(
         type(error).__name__,
-        str(error)[:MAX_MESSAGE],
-        "".join(traceback.format_exception(error))[-MAX_TRACEBACK:],
+        _plain(message[:MAX_MESSAGE]),
+        _plain("".join(traceback.format_exception(error))[-MAX_TRACEBACK:]),
     )
+
+
+def _plain(text: str) -> str:
+    """Return a text that JSON can hold: a file name in a message may have lone surrogates."""
+    return text.encode(errors="replace").decode()
+
+
+def failure(error: Error, *, attempt: int, at: str) -> bytes:
+    """Return the record of an attempt that failed, encoded."""
+    return msgspec.json.encode(Failure(attempt, at, error.type, error.message[:MAX_FAILURE]))
 
 
 def dead_letter(
     delivery: Delivery, envelope: Envelope, *, reason: Reason, error: Error, attempts: int, at: str
-) -> bytes:
-    """Return the dead letter of a command, encoded."""
+) -> Letter:
+    """Return the dead letter of a command."""
     letter = DeadLetter(
         id=envelope.id,
         type=envelope.type,
@@ -85,18 +56,6 @@ def dead_letter(
         attempts=attempts,
         accepted_at=envelope.time,
         dead_lettered_at=at,
+        key=envelope.partitionkey,
     )
-    if _is_json(delivery.envelope):
-        letter = msgspec.structs.replace(letter, envelope=msgspec.Raw(delivery.envelope))
-    else:
-        original = base64.b64encode(delivery.envelope).decode()
-        letter = msgspec.structs.replace(letter, envelope_base64=original)
-    return msgspec.json.encode(letter)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
+    return Letter(reason, envelope.type, msgspec.json.encode(letter))

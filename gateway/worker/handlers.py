@@ -41,6 +41,8 @@ Answer = None | Event | Iterable[Event] | Outcome
 
 Function = Callable[[Command[Any]], Awaitable[Answer]] | Callable[[Command[Any]], Answer]
 
+Exceptions = tuple[type[Exception], ...]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -51,6 +53,8 @@ class Mark(NamedTuple):
     retries: int
     timeout: float | None
     backoff: Backoff
+    never_retry: Exceptions
+    keep_order: bool
 
 
 def handles(
@@ -60,6 +64,8 @@ def handles(
     timeout: float | None = 30.0,
     backoff: float = 0.5,
     max_backoff: float = 60.0,
+    never_retry: Exceptions = (),
+    keep_order: bool = True,
 ) -> Callable[[F], F]:
     """Mark a function as the handler of the commands of one type.
 
@@ -73,7 +79,12 @@ def handles(
     It runs at least once for each command, and what it returns becomes visible exactly once. When
     it raises, it runs again, up to `retries` more times, after a random delay of up to `backoff`
     seconds that doubles each time up to `max_backoff`; then the command becomes a dead letter.
-    `Rejected` is a no that is final. Later commands of the same key wait meanwhile.
+    It becomes one at once if what it raised is one of `never_retry`. `Rejected` is a no that is
+    final.
+
+    Commands of the same key run one at a time, in their order. While one waits for its next
+    attempt, those behind it wait too; without `keep_order` it steps aside, they go on, and it runs
+    again between two of them when its delay is over. Commands of other keys never wait for it.
 
     An `async` function is cancelled only after `timeout` seconds (never, if that is None), when the
     worker loses its hold on the command's partition, or when a shutdown takes too long. A plain
@@ -83,10 +94,12 @@ def handles(
     Several marks on one function make it the handler of several types.
 
     Raises:
-        TypeError: it marks what is no function, or a function that yields asynchronously.
+        TypeError: it marks what is no function, or a function that yields asynchronously; or
+            `never_retry` holds anything but exceptions.
         ValueError: a parameter is out of its range.
     """
-    mark = Mark(type, retries, timeout, Backoff(backoff, max_backoff))
+    backoffs = Backoff(backoff, max_backoff)
+    mark = Mark(type, retries, timeout, backoffs, never_retry, keep_order)
     _check(mark)
 
     def write(function: F) -> F:
@@ -106,6 +119,15 @@ def _check(mark: Mark) -> None:
         raise ValueError(f"expected retries of 0 or more but got {mark.retries!r}")
     if mark.timeout is not None and not (0 < mark.timeout < math.inf):
         raise ValueError(f"expected a timeout in seconds, or None, but got {mark.timeout!r}")
+    if not isinstance(mark.never_retry, tuple) or not all(map(_is_exception, mark.never_retry)):
+        raise TypeError(
+            "expected a tuple of exceptions, as in never_retry=(ValueError,), "
+            f"but got {mark.never_retry!r}"
+        )
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
 
 
 def _check_function(function: object) -> None:

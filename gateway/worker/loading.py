@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.commands import Command
 from gateway.errors import ConfigError, Problem
-from gateway.worker.handlers import MARK, Function, Mark
+from gateway.worker.handlers import MARK, Exceptions, Function, Mark
 from gateway.worker.retries import Backoff
 
 
@@ -32,6 +32,8 @@ class Handler:
     retries: int
     timeout: float | None
     backoff: Backoff
+    never_retry: Exceptions
+    keep_order: bool
     file: str
     line: int
 
@@ -202,6 +204,8 @@ def _handler(function: Function, mark: Mark, problems: list[Problem]) -> Handler
         retries=mark.retries,
         timeout=mark.timeout,
         backoff=mark.backoff,
+        never_retry=mark.never_retry,
+        keep_order=mark.keep_order,
         file=code.co_filename,
         line=code.co_firstlineno,
     )

@@ -1,7 +1,9 @@
 """A partition in a worker's hands: which of its commands may run, and which wait for another.
 
 Commands of one key form a lane and go one at a time, in the order of their entries. A command
-without a key has a lane of its own.
+without a key has a lane of its own. One that waits for its next attempt rests: either at the head
+of its lane, which then waits with it, or aside, and then it comes back into its lane later. What
+rests takes no task and no slot, so that no command of another key ever waits for it.
 """
 
 import asyncio
@@ -15,15 +17,18 @@ import msgspec
 from gateway.broker.streams import Delivery, PartitionId
 from gateway.commands import Envelope
 
-QUARANTINE = 2
+SUSPECT = 2
 """Attempts that ended with the death of their worker, after which a command is tried alone: it may
 be what kills them, and the commands beside it would use up their attempts with it."""
+
+OVERHEAD = 1024
+"""Bytes that a command in a worker's hands takes beside its own."""
 
 
 class Job:
     """One command that was read."""
 
-    __slots__ = ("busy", "crashes", "delivery", "envelope", "mistake")
+    __slots__ = ("busy", "crashes", "delivery", "envelope", "mistake", "parked")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
@@ -33,6 +38,8 @@ class Job:
         """The number of the attempt whose worker died; 0 if none did."""
         self.busy = False
         """An attempt is under way that is not yet settled."""
+        self.parked = False
+        """Its bytes were put away; they have to be read again before it runs."""
         try:
             self.envelope = _decode(delivery.envelope)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -40,9 +47,20 @@ class Job:
             self.envelope = _nameless(delivery)
 
     @property
+    def weight(self) -> int:
+        """Bytes that it takes here."""
+        return OVERHEAD + len(self.delivery.envelope)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Where its entry is in the partition."""
+        ms, _, number = self.delivery.entry.partition(b"-")
+        return int(ms), int(number)
+
+    @property
     def suspect(self) -> bool:
         """Whether it may be what killed its workers."""
-        return self.crashes >= QUARANTINE
+        return self.crashes >= SUSPECT
 
     @property
     def lane(self) -> str | bytes:
@@ -85,8 +103,10 @@ class Partition:
         self.size = 0
         """Commands that were read and are not settled."""
         self.bytes = 0
+        """What they take."""
         self.tasks: dict[asyncio.Task[Any], Job] = {}
         """The tasks at work on its lanes, each with the command it is at."""
+        self._resting: dict[Job, asyncio.TimerHandle] = {}
         self._lanes: dict[str | bytes, deque[Job]] = {}
         self._known: set[bytes] = set()
 
@@ -108,7 +128,7 @@ class Partition:
         """Take a command up, after all that are there. Returns whether it opens a new lane."""
         self._known.add(job.delivery.entry)
         self.size += 1
-        self.bytes += len(job.delivery.envelope)
+        self.bytes += job.weight
         lane = self._lanes.get(job.lane)
         if lane is None:
             self._lanes[job.lane] = deque([job])
@@ -120,7 +140,28 @@ class Partition:
         """Remove a command, the first of its lane, and return the one that may run next."""
         self._known.discard(job.delivery.entry)
         self.size -= 1
-        self.bytes -= len(job.delivery.envelope)
+        self.bytes -= job.weight
+        return self._leave_lane(job)
+
+    def rest(
+        self, job: Job, seconds: float, *, keeps_order: bool, wake: Callable[[Job], object]
+    ) -> Job | None:
+        """Leave a command, the first of its lane, alone for a while.
+
+        `wake` is called when it may run again. Returns the one of its key that may run now: none if
+        the order is to be kept.
+        """
+        following = None if keeps_order else self._leave_lane(job)
+
+        def rise() -> None:
+            del self._resting[job]
+            if keeps_order or self._rejoin(job):
+                wake(job)
+
+        self._resting[job] = asyncio.get_running_loop().call_later(seconds, rise)
+        return following
+
+    def _leave_lane(self, job: Job) -> Job | None:
         lane = self._lanes[job.lane]
         lane.popleft()
         if lane:
@@ -128,15 +169,55 @@ class Partition:
         del self._lanes[job.lane]
         return None
 
+    def _rejoin(self, job: Job) -> bool:
+        """Put a command back before all newer ones, but not before the one that runs.
+
+        Returns whether it opens a new lane.
+        """
+        lane = self._lanes.get(job.lane)
+        if lane is None:
+            self._lanes[job.lane] = deque([job])
+            return True
+        place = 1
+        while place < len(lane) and lane[place].position < job.position:
+            place += 1
+        lane.insert(place, job)
+        return False
+
+    def park(self, job: Job) -> None:
+        """Put the bytes of a command away that waits: they are in the log."""
+        if not job.parked:
+            self.bytes -= job.weight
+            job.parked = True
+            job.delivery = job.delivery._replace(envelope=b"")
+            job.envelope = msgspec.structs.replace(job.envelope, data=msgspec.Raw(b"null"))
+            self.bytes += job.weight
+
+    def unpark(self, job: Job, delivery: Delivery) -> None:
+        """Have the bytes of a command again, because its turn has come."""
+        self.bytes -= job.weight
+        job.parked = False
+        job.delivery = delivery
+        if not job.mistake:
+            job.envelope = _decode(delivery.envelope)
+        self.bytes += job.weight
+
     def close(self) -> None:
         """Begin nothing more: what waits stays pending in the log, what runs is left to end."""
-        self.closing = True
+        self._end()
         for task, job in self.tasks.items():
             if not job.busy:
                 task.cancel()
 
     def lose(self) -> None:
         """Cancel everything: the lease is gone."""
-        self.closing = self.lost = True
+        self._end()
+        self.lost = True
         for task in self.tasks:
             task.cancel()
+
+    def _end(self) -> None:
+        self.closing = True
+        for timer in self._resting.values():
+            timer.cancel()
+        self._resting.clear()

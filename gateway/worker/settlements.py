@@ -4,12 +4,22 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from gateway.broker.streams import Delivery, Settlement
+from gateway.broker.commits import Settlement
+from gateway.broker.deadletters import Error, Reason
+from gateway.broker.streams import Delivery
 from gateway.commands import FINAL, CommandStatus, Envelope, Status, channel_of, life_event
 from gateway.events import Event, Publication, now
 from gateway.policy.publishing import Publisher
-from gateway.worker.deadletters import Error, Reason, dead_letter
+from gateway.worker.deadletters import dead_letter, failure
 from gateway.worker.handlers import Outcome, Rejected
+
+MAX_EVENTS = 10_000
+"""Events of one commit, each counted once for each of its channels. The broker does nothing else
+while it appends them: about a tenth of a second."""
+
+MAX_BYTES = 16 << 20
+"""Bytes of the events, and of the result. The broker breaks off a request that is far larger, and
+with it the requests of other commands that share its round trip."""
 
 
 class Settlements:
@@ -24,10 +34,12 @@ class Settlements:
 
         Raises:
             Unroutable: an event goes to a channel that there is not, or no feed can decide.
-            TypeError, ValueError: JSON cannot hold an event's data, or the result.
+            TypeError, ValueError: JSON cannot hold an event's data, or the result; or it is all
+                together more than one commit may hold.
         """
         publications = self._caused(envelope, outcome.events)
         result = b"" if outcome.result is None else msgspec.json.encode(outcome.result)
+        _check_size(len(result))
         status = _status(envelope, Status.SUCCEEDED, attempt, finished_at=now())
         status.result = outcome.result
         return self._settlement(envelope, status, publications, result=result)
@@ -44,20 +56,30 @@ class Settlements:
         """The attempt failed, and another will follow after `delay` seconds."""
         status = _status(envelope, Status.RETRYING, attempt, error=str(error))
         delay_ms = int(delay * 1000)
-        told = {"retry_in_ms": delay_ms}
-        return self._settlement(envelope, status, [], told=told, retry_in_ms=delay_ms)
+        settlement = self._settlement(envelope, status, [], told={"retry_in_ms": delay_ms})
+        return settlement._replace(
+            retry_in_ms=delay_ms, failure=failure(error, attempt=attempt, at=now())
+        )
 
     def dead_lettered(
-        self, delivery: Delivery, envelope: Envelope, attempt: int, reason: Reason, error: Error
+        self,
+        delivery: Delivery,
+        envelope: Envelope,
+        attempt: int,
+        reason: Reason,
+        error: Error,
+        *,
+        known: bool = False,
     ) -> Settlement:
-        """The command is given up on."""
+        """The command is given up on. `known`: the log has every attempt that failed already."""
         at = now()
         status = _status(envelope, Status.DEAD_LETTERED, attempt, error=str(error), finished_at=at)
         letter = dead_letter(
             delivery, envelope, reason=reason, error=error, attempts=attempt, at=at
         )
-        told = {"reason": reason}
-        return self._settlement(envelope, status, [], told=told, dead_letter=letter)
+        settlement = self._settlement(envelope, status, [], told={"reason": reason})
+        failed = b"" if known else failure(error, attempt=attempt, at=at)
+        return settlement._replace(letter=letter, failure=failed)
 
     def life(self, envelope: Envelope, event: bytes = b"") -> Publication:
         """Return an event that tells of the command's life, for the command's own channel."""
@@ -71,8 +93,6 @@ class Settlements:
         *,
         told: Mapping[str, object] | None = None,
         result: bytes = b"",
-        dead_letter: bytes = b"",
-        retry_in_ms: int = 0,
     ) -> Settlement:
         """Add the event on the command's own channel, which also tells what is in `told`."""
         event = life_event(status, envelope, time=now(), **(told or {}))
@@ -84,16 +104,24 @@ class Settlements:
             result=result,
             error=status.error or "",
             finished_at=status.finished_at or "",
-            retry_in_ms=retry_in_ms,
-            dead_letter=dead_letter,
         )
 
     def _caused(self, envelope: Envelope, events: Iterable[Event]) -> list[Publication]:
-        return [
-            publication
-            for number, event in enumerate(events, 1)
-            for publication in self._publisher.publications(caused(event, envelope, number))
-        ]
+        publications = []
+        size = 0
+        for number, event in enumerate(events, 1):
+            for publication in self._publisher.publications(caused(event, envelope, number)):
+                publications.append(publication)
+                size += len(publication.event)
+                _check_size(size, len(publications))
+        return publications
+
+
+def _check_size(size: int, count: int = 0) -> None:
+    if size > MAX_BYTES or count > MAX_EVENTS:
+        raise ValueError(
+            f"expected at most {MAX_EVENTS} events (one for each channel) and {MAX_BYTES >> 20} MiB"
+        )
 
 
 def caused(event: Event, envelope: Envelope, number: int) -> Event:

@@ -181,6 +181,15 @@ class Site:
         events: list[dict[str, Any]] = answer.json()
         return events
 
+    async def retains(self, channel: str, count: int) -> None:
+        """Wait until the channel retains so many events."""
+
+        async def enough() -> bool:
+            return len(await self.history(channel)) == count
+
+        reason = f"{channel} retained {count} events"
+        await eventually(enough, within=PATIENCE, reason=reason)
+
     async def status(self, command: str) -> dict[str, Any]:
         """Return what the gateway tells of a command."""
         answer = await self.http.get(f"/commands/{command}")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
+from playwright.async_api import Page, Route
 
 from tests.e2e.clients import Client, so_many
 from tests.e2e.gateways import Site, site
@@ -24,7 +25,7 @@ heartbeat = "{BEAT}ms"
 anonymous = true
 [[channels]]
 pattern = "long:{{name}}"
-history = {{ size = 1000, ttl = "1h" }}
+history = {{ size = 5000, ttl = "1h" }}
 [[channels]]
 pattern = "short:{{name}}"
 history = {{ size = 3, ttl = "1h" }}
@@ -131,6 +132,48 @@ async def test_channels_come_and_go_at_run_time_and_the_others_miss_nothing(
 
 def heard(said: list[dict[str, object]]) -> set[tuple[object, object]]:
     return {(event["channel"], event["data"]) for event in said}
+
+
+@pytest.mark.parametrize("when", ["before it connects", "when it is connected"])
+async def test_no_stream_carries_a_channel_that_is_being_read_from_its_history(
+    server: Site, cable: Proxy, client: Client, when: str
+) -> None:
+    a, b, c = (f"long:{name}-{when.replace(' ', '-')}" for name in "abc")
+    await server.publish((c, 0), (c, 1))
+    goes_on = await hold_second_page(client.page)
+    await client.open(cable.url, transport="sse")
+    await client.follow(a, b)
+    if when == "before it connects":
+        await client.follow(c, after="earliest")
+        await client.connect()
+    else:
+        await client.connect()
+        await client.until("subscribed", so_many(2), reason="two were subscribed")
+        await client.follow(c, after="earliest")
+    assert await client.data(c, 2) == [0, 1]
+    await server.publish((c, 2))
+    await client.leave(b)
+    for number in range(3):  # to and fro, which is time enough for a stream that should not be
+        await server.publish((a, number))
+        await client.data(a, number + 1)
+    async with client.page.expect_request("**/history?*"):  # the third: it has read the second
+        goes_on.set()
+    await server.publish((c, 3))
+    assert await client.data(c, 4) == [0, 1, 2, 3]
+
+
+async def hold_second_page(page: Page) -> asyncio.Event:
+    """Let the second request for a history wait until the event is set."""
+    goes_on = asyncio.Event()
+    requests = count(1)
+
+    async def pass_on(route: Route) -> None:
+        if next(requests) == 2:
+            await goes_on.wait()
+        await route.continue_()
+
+    await page.route("**/history?*", pass_on)
+    return goes_on
 
 
 async def test_the_transport_can_be_changed_at_any_time_and_nothing_is_missed(

@@ -13,6 +13,8 @@ from tests.e2e.gateways import Site, copy_example
 from tests.e2e.pages import open_page
 from tests.servers import eventually
 
+pytestmark = pytest.mark.timeout(120)
+
 SHORT_LEASE = {"[worker]": '[worker]\nlease = "1s"'}
 """What a dead worker held is free again after a second, so that the tests need not wait longer."""
 
@@ -82,8 +84,8 @@ async def test_all_that_was_accepted_is_there_after_the_end(shop: Site, end: str
     assert {order: await shop.status(order) for order in done} == done
     for order in accepted:
         await shop.succeeded(order)
-    ids = [event["id"] for event in await shop.history("orders")]
-    orders = [event["subject"] for event in await shop.history("orders")]
+    events = await shop.history("orders")
+    ids, orders = ([event[name] for event in events] for name in ("id", "subject"))
     assert len(orders) == len(set(orders)), "an order is there twice"
     assert set(orders) >= {*done, *accepted}
     assert ids[: len(history)] == [event["id"] for event in history]

@@ -1,12 +1,13 @@
 """A page that has nothing of ours: the browser's own EventSource, and what it makes of `/sse`."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.gateways import PATIENCE, Site
-from tests.servers import eventually
+from tests.e2e.gateways import PATIENCE, Site, site
+from tests.servers import eventually, short_directory
 
 pytestmark = pytest.mark.browser
 
@@ -36,16 +37,19 @@ FOLLOW = """
 """
 
 
-@pytest.fixture
-async def site(empty_site: Site) -> Site:
-    (empty_site.folder / "gateway.toml").write_text(CONFIG)
-    await empty_site.start("serve", "--port", "0")
-    return empty_site
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[Site]:
+    """One gateway for all tests here; each has channels of its own."""
+    with short_directory() as folder:
+        (folder / "gateway.toml").write_text(CONFIG)
+        async with site(folder) as server:
+            await server.start("serve", "--port", "0")
+            yield server
 
 
-async def follow(page: Page, site: Site, *channels: str) -> None:
+async def follow(page: Page, server: Site, *channels: str) -> None:
     """Open an EventSource in a page of the gateway's that has no script, and wait for its reply."""
-    await page.goto(f"{site.url}/healthz")
+    await page.goto(f"{server.url}/healthz")
     await page.evaluate(FOLLOW, channels)
     (reply,) = await replies(page, 1)
     assert {channel: each["recovered"] for channel, each in reply.items()} == dict.fromkeys(
@@ -76,54 +80,56 @@ async def arrived(page: Page, count: int) -> list[tuple[str, object]]:
     return [(channel, data) for channel, data in await page.evaluate("arrived")]
 
 
-async def test_two_channels_on_one_event_source_resume_together(site: Site, roaming: Page) -> None:
-    await follow(roaming, site, "long:a", "long:b")
+async def test_two_channels_on_one_event_source_resume_together(
+    server: Site, roaming: Page
+) -> None:
+    await follow(roaming, server, "long:a", "long:b")
     published: list[tuple[str, object]] = [("long:a", 0), ("long:b", 1)]
-    await site.publish(*published)
+    await server.publish(*published)
     await arrived(roaming, 2)
 
-    await site.cable.refuse()
+    await server.cable.refuse()
     missed: list[tuple[str, object]] = [
         ("long:b" if number % 3 else "long:a", number) for number in range(2, 40)
     ]
-    await site.publish(*missed[:20])
-    await site.publish(*missed[20:])
-    await site.cable.open()
+    await server.publish(*missed[:20])
+    await server.publish(*missed[20:])
+    await server.cable.open()
 
     _, again = await replies(roaming, 2)
     assert [again[channel]["recovered"] for channel in ("long:a", "long:b")] == [True, True]
     last: tuple[str, object] = ("long:a", "live")
-    await site.publish(last)
+    await server.publish(last)
     everything = [*published, *missed, last]
     assert await arrived(roaming, len(everything)) == everything
 
 
 async def test_an_event_source_is_told_which_channel_has_lost_events(
-    site: Site, roaming: Page
+    server: Site, roaming: Page
 ) -> None:
-    await follow(roaming, site, "long:a", "short:b")
-    await site.publish(("long:a", 0), ("short:b", 0))
+    await follow(roaming, server, "long:c", "short:d")
+    await server.publish(("long:c", 0), ("short:d", 0))
     await arrived(roaming, 2)
 
-    await site.cable.refuse()
-    await site.publish(*(("short:b", number) for number in range(1, 6)), ("long:a", 6))
-    await site.cable.open()
+    await server.cable.refuse()
+    await server.publish(*(("short:d", number) for number in range(1, 6)), ("long:c", 6))
+    await server.cable.open()
 
     _, again = await replies(roaming, 2)
-    assert again["long:a"]["recovered"] is True
-    assert again["short:b"]["recovered"] is False
-    retained = [("short:b", 3), ("short:b", 4), ("short:b", 5), ("long:a", 6)]
-    assert await arrived(roaming, 6) == [("long:a", 0), ("short:b", 0), *retained]
+    assert again["long:c"]["recovered"] is True
+    assert again["short:d"]["recovered"] is False
+    retained = [("short:d", 3), ("short:d", 4), ("short:d", 5), ("long:c", 6)]
+    assert await arrived(roaming, 6) == [("long:c", 0), ("short:d", 0), *retained]
 
 
 async def test_an_event_source_follows_a_gateway_that_is_restarted(
-    site: Site, roaming: Page
+    server: Site, roaming: Page
 ) -> None:
-    await follow(roaming, site, "long:a")
-    await site.publish(("long:a", 0))
+    await follow(roaming, server, "long:e")
+    await server.publish(("long:e", 0))
     await arrived(roaming, 1)
-    await site.gateway.stop()
-    await site.start("serve", "--port", "0")
-    await site.publish(("long:a", 1), ("long:a", 2))
-    assert await arrived(roaming, 3) == [("long:a", 0), ("long:a", 1), ("long:a", 2)]
-    assert (await replies(roaming, 2))[-1]["long:a"]["recovered"] is True
+    await server.gateway.stop()
+    await server.start("serve", "--port", "0")
+    await server.publish(("long:e", 1), ("long:e", 2))
+    assert await arrived(roaming, 3) == [("long:e", 0), ("long:e", 1), ("long:e", 2)]
+    assert (await replies(roaming, 2))[-1]["long:e"]["recovered"] is True

@@ -6,6 +6,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -155,7 +156,7 @@ def test_machines_get_tracebacks_and_extras_as_members() -> None:
 
 def test_requests_are_told_only_if_wanted_and_to_machines_in_parts() -> None:
     request = ('%s - "%s %s HTTP/%s" %d', "127.0.0.1:5", "POST", "/orders", "1.1", 202)
-    for configured in (text, machine, lambda: text("debug")):
+    for configured in (text, machine, partial(text, "debug")):
         stream = configured()
         logging.getLogger(ACCESS).info(*request)
         assert stream.getvalue() == ""

@@ -1,5 +1,7 @@
 """Fixtures of the worker's tests: a stage for each, on a log of its own."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.servers import Broker
@@ -16,3 +18,10 @@ def stage(broker: Broker) -> Stage:
 def any_stage(any_broker: Broker) -> Stage:
     """The same on each kind of server in turn."""
     return Stage(config_of(any_broker.config), any_broker.clients)
+
+
+@pytest.fixture
+def longest_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every delay is as long as it may be, and so it is known."""
+    longest = SimpleNamespace(uniform=lambda least, most: most)
+    monkeypatch.setattr("gateway.worker.retries.random", longest)

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, for tests that kill or pause it: `URL NAMESPACE`.
+"""A worker as a process of its own, for tests that kill or pause it: `URL NAMESPACE RETRIES`.
 
 Its handler writes down each run in the list `trace` before it does what the command says.
 """
@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -26,7 +27,10 @@ class Work(msgspec.Struct):
     key: str
     number: int
     seconds: float = 0.0
-    poison: bool = False
+    kills: int = 0
+    """How many of its attempts kill their worker."""
+    blocks: float = 0.0
+    """Seconds for which it keeps the event loop from doing anything else."""
 
 
 class Run(msgspec.Struct):
@@ -37,18 +41,19 @@ class Run(msgspec.Struct):
     attempt: int
 
 
-async def main(url: str, namespace: str) -> None:
+async def main(url: str, namespace: str, retries: str) -> None:
     config = config_of(BrokerConfig(url=url, namespace=namespace))
     clients = await connect(config.broker)
     stage = Stage(config, clients)
 
-    @handles(TYPE, retries=2, backoff=0.05)
+    @handles(TYPE, retries=int(retries), backoff=0.05)
     async def handle(command: Command[Work]) -> Event:
         run = Run(os.getpid(), command.id, command.attempt)
         pushed: Any = clients.commands.rpush(TRACE, msgspec.json.encode(run))
         await pushed
-        if command.data.poison:
+        if command.attempt <= command.data.kills:
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(command.data.blocks)  # noqa: ASYNC251  that is what it is for
         await asyncio.sleep(command.data.seconds)
         return Event("done", data={"key": command.data.key, "number": command.data.number})
 

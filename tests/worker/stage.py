@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -128,6 +128,11 @@ class Stage:
         )
         return status
 
+    async def outcomes(self, ids: Iterable[str], *, within: float = 30) -> None:
+        """Wait until all these commands are in a final state."""
+        for id in ids:
+            await self.outcome(id, within=within)
+
     async def drained(self, *, within: float = 30) -> None:
         """Wait until every command that was posted is settled."""
 
@@ -153,6 +158,10 @@ class Stage:
         entries = await self.entries(self.keys.events)
         return [msgspec.json.decode(fields[b"e"]) for _, fields in entries if fields[b"e"]]
 
+    async def done(self) -> list[Any]:
+        """Return the data of the events `done`, in their order."""
+        return [event["data"] for event in await self.log() if event["type"] == "done"]
+
     async def life(self, command_id: str) -> list[str]:
         """Return what was told of a command's life on its own channel."""
         entries = await self.entries(self.keys.history(channel_of(command_id)))
@@ -161,8 +170,9 @@ class Stage:
 
     async def dead_letters(self) -> list[dict[str, Any]]:
         """Return all dead letters, oldest first."""
-        entries = await self.entries(self.keys.dead_letters)
-        return [msgspec.json.decode(fields[b"d"]) for _, fields in entries]
+        ids = [fields[b"i"].decode() for _, fields in await self.entries(self.keys.dead_letters)]
+        kept = [await self.broker.dead_letters.get(id) for id in ids]
+        return [msgspec.json.decode(msgspec.json.encode(each.document())) for each in kept]
 
     async def holders(self) -> Counter[str]:
         """Return how many partitions each worker holds."""
@@ -187,6 +197,16 @@ class Stage:
             fair, within=15, reason=f"{workers} workers shared the partitions"
         )
         return holders
+
+
+async def empty(worker: Worker) -> None:
+    """Wait until a worker has nothing in its hands, and has not lost count of it."""
+    held = worker._holdings.held
+    await eventually(
+        lambda: all(each.size == each.bytes == 0 and each.idle for each in held.values()),
+        within=30,
+        reason="nothing was left in the worker's hands",
+    )
 
 
 def check_log(events: Sequence[dict[str, Any]], posted: dict[str, tuple[str, int]]) -> None:

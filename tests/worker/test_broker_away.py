@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ from redis.asyncio import Redis
 
 from gateway import Command, Event, handles
 from gateway.broker.client import Clients, translated
-from gateway.broker.embedded import server_arguments
-from gateway.broker.process import ServerProcess
 from gateway.commands import Status
 from gateway.config import BrokerConfig, Seconds
 from gateway.errors import BrokerUnavailable, StartError
-from tests.servers import Broker, eventually, valkey_binary
+from tests.servers import Broker, eventually, lasting
 from tests.worker.stage import LEASE, TYPE, Stage, check_log, config_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -28,21 +26,6 @@ async def handle(command: Command[list[Any]]) -> Event:
     key, number = command.data
     await asyncio.sleep(0.005)
     return Event("done", data={"key": key, "number": number})
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[ServerProcess]:
-    """Run a server on a directory that outlives it; killed at the end, if not before.
-
-    It writes to its file before it answers: with `everysec` a server that is killed while the disk
-    is slow loses what it acknowledged in the last two seconds, and this is about the worker.
-    """
-    arguments = [*server_arguments(directory, directory / "s"), "--appendfsync", "always"]
-    process = ServerProcess(valkey_binary(), arguments, log=directory / "log")
-    try:
-        yield process
-    finally:
-        process.kill()
 
 
 @asynccontextmanager
@@ -78,14 +61,14 @@ async def test_a_server_that_is_killed_and_comes_back_costs_nothing(
 ) -> None:
     async with staged(BrokerConfig(url=f"unix://{short_dir / 's'}")) as stage:
         running = asyncio.create_task((worker := stage.worker(handle)).run())
-        with serving(short_dir):
+        with lasting(short_dir):
             await answering(stage)
             posted = await post(stage, range(20), keys=40)
             await eventually(
                 lambda: partly_done(stage, len(posted)), within=30, reason="half of it was done"
             )
         await asyncio.sleep(LEASE / 2)  # a while without any server
-        with serving(short_dir):
+        with lasting(short_dir):
             await answering(stage)
             posted |= await post(stage, range(20, 22), keys=40)
             await stage.drained()
@@ -113,7 +96,7 @@ async def test_a_worker_may_start_before_its_broker_and_stop_without_it(
     async with staged(BrokerConfig(url=f"unix://{short_dir / 's'}")) as stage:
         running = asyncio.create_task((worker := stage.worker(handle)).run())
         await eventually(lambda: told(caplog), within=30, reason="it missed the broker")
-        with serving(short_dir):
+        with lasting(short_dir):
             await answering(stage)
             id = await stage.post(["k", 1], key="k")
             assert (await stage.outcome(id, within=30)).status is Status.SUCCEEDED

@@ -1,65 +1,17 @@
 """Workers that are killed, paused or killed by what they handle: nothing is lost, nothing twice."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from gateway.commands import Status
 from tests.servers import Broker, eventually
-from tests.worker.process import TRACE, Run, Work
+from tests.worker.process import Work
+from tests.worker.processes import Process, holders, post, runs, working
 from tests.worker.stage import LEASE, Stage, check_log
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-ROOT = Path(__file__).parents[2]
-
-Process = asyncio.subprocess.Process
-
-
-@asynccontextmanager
-async def working(broker: Broker) -> AsyncIterator[Process]:
-    """Run a worker in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.worker.process"),
-        *(broker.server.url, broker.config.namespace),
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def runs(stage: Stage) -> list[Run]:
-    """Return all runs of handlers, in the order in which they began."""
-    asked: Any = stage.redis.lrange(TRACE, 0, -1)
-    return [msgspec.json.decode(each, type=Run) for each in await asked]
-
-
-async def holders(stage: Stage) -> set[int]:
-    """Return the ids of the processes that hold partitions."""
-    return {int(token.split("-")[-2]) for token in await stage.holders()}
-
-
-async def post(stage: Stage, numbers: range, *, keys: int, seconds: float) -> dict[str, Any]:
-    """Post a command of each number for each key, and return which is which."""
-    posted = {}
-    for number in numbers:
-        for key in (f"k{n}" for n in range(keys)):
-            work = Work(key, number, seconds)
-            posted[await stage.post(work, key=key)] = (key, number)
-    return posted
 
 
 async def test_a_worker_that_is_killed_loses_nothing_and_repeats_nothing(
@@ -125,7 +77,7 @@ async def test_a_command_that_kills_its_workers_takes_no_other_with_it(
     stage: Stage, broker: Broker
 ) -> None:
     innocent = await post(stage, range(1), keys=12, seconds=0.3)
-    poison = await stage.post(Work("poison", 0, poison=True), key="poison")
+    poison = await stage.post(Work("poison", 0, kills=99), key="poison")
     deaths = 0
     for _ in range(8):
         async with working(broker) as process:
@@ -142,6 +94,8 @@ async def test_a_command_that_kills_its_workers_takes_no_other_with_it(
     assert (status.status, status.attempts) == (Status.DEAD_LETTERED, 3)
     (letter,) = await stage.dead_letters()
     assert (letter["id"], letter["reason"]) == (poison, "worker-died")
+    failures = [(each["attempt"], each["type"]) for each in letter["failures"]]
+    assert failures == [(1, "WorkerDied"), (2, "WorkerDied"), (3, "WorkerDied")]
     assert deaths == len([run for run in await runs(stage) if run.command == poison]) == 3
     check_log(
         [event for event in await stage.log() if event.get("subject") != poison],

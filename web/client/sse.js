@@ -41,7 +41,9 @@ export class EventSourceLink {
   #abort = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #coalesce;
-  #isCatchingUp = false;
+  /** What is read from its history at present: no stream may carry it meanwhile, or it came twice.
+   * @type {Set<Channel>} */
+  #replaying = new Set();
   #isOpen = false;
   /** When the gateway was last heard of; 0 until a `position` event shows that heartbeats are seen. */
   #heard = 0;
@@ -94,7 +96,8 @@ export class EventSourceLink {
     const current = this.#next ?? this.#main;
     const newcomers = wanted.filter((channel) => !current?.channels.has(channel));
     if (newcomers.length === 0 && current?.channels.size === wanted.length) return;
-    if (!this.#main && isOneKind(wanted)) return this.#open(wanted);
+    const isBeginning = !this.#main && this.#replaying.size === 0;
+    if (isBeginning && isOneKind(wanted)) return this.#open(wanted);
     const live = newcomers.filter((channel) => channel.cursor === null);
     const past = newcomers.filter((channel) => channel.cursor !== null && !this.#fits(channel, wanted));
     if (live.length > 0) this.#join(live);
@@ -120,7 +123,7 @@ export class EventSourceLink {
    * @param {Channel[]} wanted
    */
   #fits(channel, wanted) {
-    if (!channel.isPlaced) return false;
+    if (!channel.isPlaced || this.#replaying.has(channel)) return false;
     return channel.joined || (!this.#main && oldest(placesOf(wanted)) !== null);
   }
 
@@ -157,14 +160,14 @@ export class EventSourceLink {
 
   /** Give channels that start in the past their position, from their history. @param {Channel[]} past */
   async #catchUp(past) {
-    if (this.#isCatchingUp) return;
-    this.#isCatchingUp = true;
+    if (this.#replaying.size > 0) return; // at its end there is another look at what is wanted
+    this.#replaying = new Set(past);
     try {
       for (const channel of past) await this.#replay(channel);
-      this.sync();
     } finally {
-      this.#isCatchingUp = false;
+      this.#replaying.clear();
     }
+    this.sync();
   }
 
   /** @param {Channel} channel */

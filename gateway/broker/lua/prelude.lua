@@ -75,3 +75,40 @@ local function append_all(log, events, log_size, key, arg)
   end
   return ids
 end
+
+-- Adds an attempt that failed to those that are known, each a line of JSON, oldest first. There is
+-- a bound, because a handler may be given thousands: beyond it the oldest is forgotten.
+local function add_failure(failures, failure)
+  if not failures then
+    return failure
+  end
+  local _, breaks = string.gsub(failures, '\n', '')
+  if breaks >= 99 then
+    failures = string.match(failures, '\n(.*)$')
+  end
+  return failures .. '\n' .. failure
+end
+
+-- Removes the dead letter of a command and returns its fields; nil if there is none.
+-- The index knows of each command the entry of its letter and the stream that it was in.
+local function remove_letter(letters, index, counts, id)
+  local known = redis.call('HGET', index, id)
+  if not known then
+    return nil
+  end
+  local entry, stream = string.match(known, '^(%S+) (.*)$')
+  local found = redis.call('XRANGE', letters, entry, entry)[1]
+  redis.call('XDEL', letters, entry)
+  redis.call('HDEL', index, id)
+  if redis.call('HINCRBY', counts, stream, -1) <= 0 then
+    redis.call('HDEL', counts, stream)
+  end
+  if not found then
+    return nil
+  end
+  local fields = {}
+  for at = 1, #found[2], 2 do
+    fields[found[2][at]] = found[2][at + 1]
+  end
+  return fields
+end

@@ -40,6 +40,8 @@ class LogServer(ABC):
     def __init__(self, directory: Path, socket: Path) -> None:
         self.directory = directory
         self.socket = socket
+        self.suffering = asyncio.Lock()
+        """Whoever does something to it holds this: a server may take long to start."""
         self._clients = Clients(f"unix://{socket}", timeout=PATIENCE)
 
     @abstractmethod

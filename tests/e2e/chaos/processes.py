@@ -37,6 +37,8 @@ class Program:
     ) -> None:
         self.watch = Watch(name=name, starts=0)
         self.ready = asyncio.Event()
+        self.suffering = asyncio.Lock()
+        """Whoever does something to it holds this: a process may take long to stop."""
         self.port: int | None = None
         """Where it listens, if it serves and was ready at least once."""
         self._arguments = arguments

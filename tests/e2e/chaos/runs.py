@@ -201,18 +201,19 @@ async def _play_drama(stage: Stage, say: Callable[[str], None]) -> None:
     await asyncio.sleep(middle)
     say(f"{middle:5.1f} s  the log is {stage.setup.drama}")
     if stage.setup.drama is Drama.EMPTIED:
-        await _while_idling(stage, stage.log.empty(middle))
+        await _log_away(stage, stage.log.empty(middle))
     else:
         await stage.log.set_back(middle)
 
 
-async def _while_idling(stage: Stage, absence: Coroutine[Any, Any, None]) -> None:
+async def _log_away(stage: Stage, absence: Coroutine[Any, Any, None]) -> None:
     """Let the log be away, and see what the processes use of the processor meanwhile."""
-    away = asyncio.create_task(absence)
-    await asyncio.sleep(WARNING)
-    before = {program: program.used() for program in stage.programs}
-    since = time.monotonic()
-    await away
+    async with stage.log.suffering:
+        away = asyncio.create_task(absence)
+        await asyncio.sleep(WARNING)
+        before = {program: program.used() for program in stage.programs}
+        since = time.monotonic()
+        await away
     seconds = time.monotonic() - since
     for program, at_first in before.items():
         at_last = program.used()
@@ -221,21 +222,21 @@ async def _while_idling(stage: Stage, absence: Coroutine[Any, Any, None]) -> Non
 
 
 async def _log_paused(stage: Stage, fault: Fault) -> None:
-    await _while_idling(stage, stage.log.pause(fault.seconds))
+    await _log_away(stage, stage.log.pause(fault.seconds))
 
 
 async def _log_killed(stage: Stage, fault: Fault) -> None:
-    await _while_idling(stage, stage.log.fail(fault.seconds))
+    await _log_away(stage, stage.log.fail(fault.seconds))
 
 
 async def _log_disk_full(stage: Stage, fault: Fault) -> None:
     assert isinstance(stage.log, OwnServer)
-    await _while_idling(stage, stage.log.fill_disk(fault.seconds))
+    await _log_away(stage, stage.log.fill_disk(fault.seconds))
 
 
 async def _log_out_of_memory(stage: Stage, fault: Fault) -> None:
     assert isinstance(stage.log, OwnServer)
-    await _while_idling(stage, stage.log.fill_memory(fault.seconds))
+    await _log_away(stage, stage.log.fill_memory(fault.seconds))
 
 
 def _victim(stage: Stage, fault: Fault) -> Program:
@@ -244,23 +245,26 @@ def _victim(stage: Stage, fault: Fault) -> Program:
 
 async def _killed(stage: Stage, fault: Fault) -> None:
     victim = _victim(stage, fault)
-    await victim.kill()
-    await asyncio.sleep(fault.seconds)
-    victim.start()
+    async with victim.suffering:
+        await victim.kill()
+        await asyncio.sleep(fault.seconds)
+        victim.start()
 
 
 async def _restarted(stage: Stage, fault: Fault) -> None:
     victim = _victim(stage, fault)
-    await victim.stop()
-    await asyncio.sleep(fault.seconds)
-    victim.start()
+    async with victim.suffering:
+        await victim.stop()
+        await asyncio.sleep(fault.seconds)
+        victim.start()
 
 
 async def _paused(stage: Stage, fault: Fault) -> None:
     victim = _victim(stage, fault)
-    victim.pause()
-    await asyncio.sleep(fault.seconds)
-    victim.resume()
+    async with victim.suffering:
+        victim.pause()
+        await asyncio.sleep(fault.seconds)
+        victim.resume()
 
 
 async def _cut(stage: Stage, fault: Fault) -> None:
@@ -378,9 +382,17 @@ async def _statuses(url: str, sent: Sequence[Sent]) -> dict[str, str]:
 
     async def ask(http: httpx.AsyncClient) -> None:
         for id in waiting:
-            answer = await http.get(f"/commands/{id}")
-            statuses[id] = answer.json().get("status") if answer.is_success else "unknown"
+            try:
+                statuses[id] = _status(await http.get(f"/commands/{id}"))
+            except httpx.TransportError as error:
+                statuses[id] = repr(error)
 
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
         await asyncio.gather(*(ask(http) for _ in range(8)))
     return statuses
+
+
+def _status(answer: httpx.Response) -> str:
+    if answer.status_code == 404:
+        return "unknown"
+    return str(answer.json()["status"])

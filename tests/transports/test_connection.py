@@ -1,0 +1,167 @@
+"""Connections of either kind with peers that are silent, stuck or gone."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import h11
+import pytest
+from websockets.frames import Opcode
+
+from gateway.config import Bytes, Seconds
+from gateway.errors import CloseCode
+from gateway.transports import connection
+from gateway.transports.sse import DetachedEventStream
+from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.websocket import Socket
+from tests.contract.serving import DETACHED, PLAIN, Serving, Transports, serving
+from tests.contract.subscribers import KINDS, Goodbye, Kind
+from tests.contract.talking import REQUEST, frame, raw, talk
+from tests.servers import RunningServer, eventually
+
+COMPRESSING = Transports("compressing", HTTPProtocol, WebSocketProtocol)
+"""Our protocols where uvicorn is told to compress."""
+LARGE = "x" * 8000
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Both event loops: their transports differ."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture
+async def gateway(valkey: RunningServer) -> AsyncIterator[Serving]:
+    """A gateway with detached connections."""
+    async with serving(valkey, DETACHED) as running:
+        yield running
+
+
+@pytest.fixture(params=KINDS, ids=lambda each: each.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of subscriber in turn."""
+    chosen: Kind = request.param
+    return chosen
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side has closed, in whichever way."""
+    async with asyncio.timeout(30):
+        with suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+
+
+async def test_who_answers_no_ping_is_given_up(valkey: RunningServer) -> None:
+    async with (
+        serving(valkey, DETACHED, heartbeat=Seconds(0.1)) as gateway,
+        raw(gateway.port, REQUEST) as (reader, _),
+        talk(gateway.port) as attentive,
+    ):
+        await reader.readuntil(b"\r\n\r\n")
+        await ended(reader)
+        assert await attentive.subscribe("orders")
+
+
+async def test_whoever_says_anything_is_there(valkey: RunningServer) -> None:
+    async with (
+        serving(valkey, DETACHED, heartbeat=Seconds(0.2)) as gateway,
+        raw(gateway.port, REQUEST) as (reader, writer),
+    ):
+        await reader.readuntil(b"\r\n\r\n")
+        beats = 0
+        async with asyncio.timeout(30):
+            while beats < 8:
+                beats += (await reader.readuntil(b"}")).count(b"position")
+                writer.write(frame(Opcode.PONG, b""))
+        assert len(gateway.gateway.hub) == 1
+
+
+async def test_who_never_reads_the_last_words_is_cut_off(
+    valkey: RunningServer, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "FAREWELL", 0.1)
+    async with (
+        serving(valkey, DETACHED, tight=True, write_buffer=Bytes(64 << 10)) as gateway,
+        kind.open(gateway.port, "orders", narrow=True) as slow,
+    ):
+        await slow.stands()
+        while len(gateway.gateway.hub):
+            await gateway.publish("orders", *[LARGE] * 3)
+            await gateway.settled()
+        await eventually(lambda: not alive(), within=30, reason="the connection was cut off")
+        with suppress(h11.RemoteProtocolError, ConnectionError):  # in the middle of something
+            await slow.until(lambda: slow.ended, "the connection ended")
+        assert not any(isinstance(each, Goodbye) for each in slow.received)
+
+
+async def test_who_hangs_up_after_the_last_words_is_gone_at_once(
+    valkey: RunningServer, kind: Kind
+) -> None:
+    async with serving(valkey, DETACHED, tight=True, write_buffer=Bytes(64 << 10)) as gateway:
+        async with kind.open(gateway.port, "orders", narrow=True) as slow:
+            await slow.stands()
+            while len(gateway.gateway.hub):
+                await gateway.publish("orders", *[LARGE] * 3)
+                await gateway.settled()
+            assert (await slow.end()).code == CloseCode.SLOW_CONSUMER
+        await eventually(
+            lambda: not alive(), within=connection.FAREWELL / 2, reason="it was forgotten"
+        )
+
+
+async def test_a_connection_that_ended_is_freed_without_the_garbage_collector(
+    gateway: Serving, kind: Kind
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with kind.open(gateway.port, "orders") as subscriber:
+            await subscriber.stands()
+            assert len(alive()) == 1
+            subscriber.abort()
+        await eventually(lambda: not alive(), within=30, reason="it was freed")
+    finally:
+        gc.enable()
+
+
+def alive() -> list[object]:
+    """The detached connections in memory."""
+    return [each for each in gc.get_objects() if type(each) in (Socket, DetachedEventStream)]
+
+
+async def test_where_uvicorn_compresses_it_keeps_the_connection(valkey: RunningServer) -> None:
+    async with serving(valkey, COMPRESSING) as gateway:
+        async with talk(gateway.port, "?channel=orders", compression="deflate") as client:
+            assert client.websocket.protocol.extensions
+            await client.hear()
+            await gateway.publish("orders", LARGE)
+            assert await client.events(1) == [LARGE]
+        async with talk(gateway.port, "?channel=orders") as client:
+            assert not client.websocket.protocol.extensions
+            await client.hear()
+            assert len(alive()) == 1
+
+
+async def test_a_socket_that_is_closed_already_is_not_watched(gateway: Serving) -> None:
+    async with raw(gateway.port, b"") as (_, writer):
+        transport: Any = writer.transport
+    await asyncio.sleep(0)
+    connection.watch_peer(transport, 1)
+
+
+async def test_plain_asgi_does_not_wait_for_ever_for_who_does_not_read(
+    valkey: RunningServer, kind: Kind
+) -> None:
+    settings = {"write_buffer": Bytes(64 << 10), "heartbeat": Seconds(0.2)}
+    async with (
+        serving(valkey, PLAIN, tight=True, **settings) as gateway,
+        kind.open(gateway.port, "orders", narrow=True) as slow,
+    ):
+        await slow.stands()
+        while len(gateway.gateway.hub):
+            await gateway.publish("orders", *[LARGE] * 3)
+            await gateway.settled()
+        await gateway.ended()
