@@ -81,7 +81,7 @@ class Feed:
         """Go on where the hub stands, if that place is still there; otherwise begin anew."""
         here = self._hub.here()
         joined = await self._log.join(self._node, here.id)
-        if joined.epoch != here.epoch or joined.last < here.id:
+        if joined.epoch != here.epoch or not joined.known:
             logger.warning("the log was replaced: all subscribers have to resume")
             await self._begin()
             self._hub.interrupt(window_ms=self._window_ms)
@@ -97,7 +97,11 @@ class Feed:
     def _take(self, entries: list[Entry]) -> None:
         first, last = entries[0].number, entries[-1].number
         if self._number is not None and first != self._number + 1:
-            logger.warning("the feed missed %d entries", first - self._number - 1)
+            missed = first - self._number - 1
+            what = (
+                "the feed missed %d entries" if missed > 0 else "the log lost %d entries at its end"
+            )
+            logger.warning(what, abs(missed))
             self._hub.begin(self._hub.epoch, self._hub.position)
             self._hub.interrupt(window_ms=self._window_ms)
         self._number = last
