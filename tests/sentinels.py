@@ -13,7 +13,7 @@ from gateway.broker.process import ServerProcess
 from tests.servers import RunningServer, eventually, free_port, running, short_directory
 
 MASTER = "mymaster"
-DOWN_AFTER = 500
+DOWN_AFTER = 1000
 """Milliseconds without an answer after which a Sentinel counts a master as dead."""
 PATIENCE = 30.0
 

@@ -60,18 +60,17 @@ class Sentinels:
 
         All Sentinels are asked at once. The first decides that knows of a newer failover or, unless
         `thorough`, confirms what is known. None decides alone that knows less: it may have been cut
-        off from the others.
+        off from the others. While none answers, what is known stands.
 
-        Cancelling is safe. Raises `NoMaster`.
+        Cancelling is safe. Raises `NoMaster` if nothing is known yet.
         """
-        found = await self._ask_all(thorough)
-        former, self.master = self.master, found
-        if former and (former.host, former.port) != (found.host, found.port):
-            logger.warning("the master %r is now at %s", self.name, found)
+        await self._ask_all(thorough)
+        master = self.master
+        assert master is not None
         for connection in tuple(self._connections):
-            if (connection.host, connection.port) != (found.host, found.port):
+            if (connection.host, connection.port) != (master.host, master.port):
                 await connection.disconnect(nowait=True)
-        return found
+        return master
 
     async def follow(self) -> None:
         """Look where the master is, again and again, until cancelled."""
@@ -84,7 +83,7 @@ class Sentinels:
         """Remember a connection, to close it when the master is elsewhere."""
         self._connections.add(connection)
 
-    async def _ask_all(self, thorough: bool) -> Master:
+    async def _ask_all(self, thorough: bool) -> None:
         before = self.master
         asking = [asyncio.create_task(self._ask(each)) for each in self._sentinels]
         answers: list[Master] = []
@@ -97,19 +96,24 @@ class Sentinels:
                     refusal = error
                     continue
                 if self.master is None or found.epoch > self.master.epoch:
-                    return found
+                    self._believe(found)
+                    return
                 if found == self.master and not thorough:
-                    return found
+                    return
                 answers.append(found)
         finally:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        if self.master and self.master is not before:
-            return self.master  # somebody else was told meanwhile
-        if answers:
-            return max(answers, key=lambda each: (each.epoch, each == before))
-        raise NoMaster(f"no Sentinel knows the master {self.name!r}") from refusal
+        if self.master is None:
+            raise NoMaster(f"no Sentinel knows the master {self.name!r}") from refusal
+        if answers and self.master is before:  # if not, somebody else was told meanwhile
+            self._believe(max(answers, key=lambda each: (each.epoch, each == before)))
+
+    def _believe(self, found: Master) -> None:
+        former, self.master = self.master, found
+        if former and (former.host, former.port) != (found.host, found.port):
+            logger.warning("the master %r is now at %s", self.name, found)
 
     async def _ask(self, sentinel: Redis) -> Master:
         state: Any = await sentinel.sentinel_master(self.name)

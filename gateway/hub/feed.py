@@ -98,10 +98,8 @@ class Feed:
         first, last = entries[0].number, entries[-1].number
         if self._number is not None and first != self._number + 1:
             missed = first - self._number - 1
-            what = (
-                "the feed missed %d entries" if missed > 0 else "the log lost %d entries at its end"
-            )
-            logger.warning(what, abs(missed))
+            gap = "the feed missed %d entries" if missed > 0 else "the log lost its last %d entries"
+            logger.warning(gap, abs(missed))
             self._hub.begin(self._hub.epoch, self._hub.position)
             self._hub.interrupt(window_ms=self._window_ms)
         self._number = last

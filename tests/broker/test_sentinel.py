@@ -105,6 +105,13 @@ async def test_sentinels_that_were_all_set_up_anew_are_believed() -> None:
         assert await they.port() == 2
 
 
+async def test_while_no_sentinel_answers_what_was_told_stands() -> None:
+    async with told(at(1, epoch=7)) as they:
+        assert await they.port() == 1
+        they.tell(b"-ERR out of order\r\n")
+        assert await they.port() == 1
+
+
 async def test_a_master_that_no_sentinel_knows() -> None:
     async with told(UNKNOWN) as they:
         with pytest.raises(NoMaster):
