@@ -88,8 +88,8 @@ Count = Annotated[int, Meta(ge=1)]
 BrokerUrl = Annotated[
     str,
     _text(
-        r"(redis|rediss|unix)://\S+",
-        "a URL that begins with redis://, rediss:// or unix://",
+        r"(redis|rediss|unix|redis\+sentinel|rediss\+sentinel)://\S+",
+        "a URL that begins with redis://, rediss://, unix:// or redis+sentinel://",
         secret=True,
     ),
 ]
@@ -133,7 +133,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`[broker]`: the log."""
 
     url: BrokerUrl | None = None
-    """`redis://`, `rediss://` or `unix://`; without one, the embedded server."""
+    """`redis://`, `rediss://` (TLS), `unix://`, or `redis+sentinel://host:port,host:port/master`;
+    without one, the embedded server. See `broker/address.py`."""
     data_dir: Path = Path(".gateway")
     """Where the embedded server keeps its append-only file; relative to the configuration file."""
     namespace: Namespace = "gateway"

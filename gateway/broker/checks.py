@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 
 from gateway.broker.keys import Keys
+from gateway.broker.sentinel import NoMaster
 from gateway.errors import StartError
 
 OLDEST = (7, 0)
@@ -27,25 +28,28 @@ OLDEST = (7, 0)
 _log = logging.getLogger(__name__)
 
 
-async def check_server(client: Redis, *, where: str, namespace: str, patience: float) -> None:
+async def check_server(
+    client: Redis, *, where: Callable[[], str], namespace: str, patience: float
+) -> None:
     """Return if the server can be reached, lets the gateway in and can hold a log.
 
-    A server that is still loading its data is waited for, up to `patience` seconds. Logs a warning
-    if acknowledged writes would not survive a restart of the server.
+    `where` tells where it is: with Sentinels, more after they were asked than before. A server that
+    is still loading its data is waited for, up to `patience` seconds. Logs a warning if
+    acknowledged writes would not survive a restart of the server.
 
     Raises:
-        StartError: with what was expected of the server at `where` and what came.
+        StartError: with what was expected of the server and what came.
     """
     try:
         info = await _info_when_loaded(client, patience)
         flaw = _flaw(info)
         if flaw is None:
             await _try_to_write(client, namespace)
-            await _warn_if_forgetful(client, info, where)
+            await _warn_if_forgetful(client, info, where())
     except (RedisError, OSError) as error:
-        raise StartError(_sentence(where, _reason(error, where, patience))) from error
+        raise StartError(_sentence(where(), _reason(error, where(), patience))) from error
     if flaw is not None:
-        raise StartError(_sentence(where, flaw))
+        raise StartError(_sentence(where(), flaw))
 
 
 def _sentence(where: str, flaw: str) -> str:
@@ -69,7 +73,7 @@ def _flaw(info: dict[str, Any]) -> str | None:
     if info.get("server_name") != "valkey" and _version(version) < OLDEST:
         return f"the server there is Redis {version}"
     if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
-        return "the server there is a Sentinel: give the address of the Redis that it watches"
+        return "the server there is a Sentinel: write redis+sentinel://host:port/name-of-the-master"
     if info.get("cluster_enabled"):
         return "the server there is part of a cluster, for which there is no edition yet"
     if info.get("role") != "master":
@@ -115,11 +119,13 @@ async def _warn_if_forgetful(client: Redis, info: dict[str, Any], where: str) ->
     )
 
 
-def _reason(error: Exception, where: str, patience: float) -> str:
+def _reason(error: BaseException, where: str, patience: float) -> str:
     """Say why the server could not be asked, by the most telling error behind `error`."""
     chain = list(_chain(error))
     for link in chain:
         match link:
+            case NoMaster():
+                return _no_master(link, where, patience)
             case BusyLoadingError():
                 return f"it was still loading its data after {patience:g} s"
             case AuthenticationError():
@@ -133,12 +139,25 @@ def _reason(error: Exception, where: str, patience: float) -> str:
             case ssl.SSLError():
                 return f"no TLS connection comes about: {link.reason or link}"
     if any(isinstance(link, TimeoutError) for link in chain):
-        doubt = "; does that port speak TLS?" if where.startswith("rediss:") else ""
+        doubt = "; does that port speak TLS?" if where.startswith("rediss") else ""
         return f"it did not answer within {patience:g} s{doubt}"
     for link in chain:
         if isinstance(link, OSError):
             return f"it cannot be reached: {_system_error(link)}"
     return f"what answers there does not speak as Redis does: {error}"
+
+
+def _no_master(error: NoMaster, where: str, patience: float) -> str:
+    """Say why the Sentinels do not tell where the master is."""
+    name = where.rpartition("/")[2]
+    cause = error.__cause__
+    if cause is None or "No such master" in str(cause):
+        return f"the Sentinels there watch no master named {name!r}"
+    if "unknown command" in str(cause):
+        return "what answers there is no Sentinel"
+    reason = _reason(cause, where, patience)
+    hint = "; give it as sentinel_password" if isinstance(cause, AuthenticationError) else ""
+    return f"no Sentinel there can be asked: {reason}{hint}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

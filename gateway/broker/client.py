@@ -5,19 +5,11 @@ in; a read that blocks is silent by design, so it gets that much longer than it 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -36,8 +28,11 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
+from gateway.broker.address import Address, parse, redacted
 from gateway.broker.checks import check_server
+from gateway.broker.connections import OverTCP, OverTLS, OverUnixSocket
 from gateway.broker.embedded import EmbeddedServer
+from gateway.broker.sentinel import FollowingOverTCP, FollowingOverTLS, NoMaster, Sentinels
 from gateway.config import BrokerConfig
 from gateway.errors import BrokerUnavailable, StartError
 
@@ -47,54 +42,8 @@ LONGEST_BLOCK = 5.0
 MAX_CONNECTIONS = 64
 """Of one client. Appends share pipelines, so a handful is in use; beyond it, calls wait in turn."""
 
-_OPTIONS = frozenset(
-    {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"}
-)
-"""What the URL's query may say. Anything else would override how this module sets clients up."""
-
-
-class _Closable(AbstractConnection):
-    """A connection that may be closed by one task while another one opens or uses it.
-
-    redis-py looks whether it is open and writes in another turn of the event loop; where it was
-    closed in between, it would raise an `AttributeError`, as if that were a mistake of ours.
-    """
-
-    async def _send_packed_command(self, command: Iterable[bytes]) -> None:
-        if self._writer is None:
-            raise ConnectionError("the connection was closed while it was in use")
-        await super()._send_packed_command(command)
-
-    async def send_packed_command(
-        self, command: bytes | str | Iterable[bytes], check_health: bool = True
-    ) -> None:
-        """Send a command. Who is cancelled meanwhile stays cancelled.
-
-        redis-py waits with `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that
-        comes in the very turn in which the bytes went out (gh-86296): a task that was told to end
-        would go on to wait for the answer, and then for the next one.
-        """
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        await super().send_packed_command(command, check_health)
-        if task and task.cancelling() > before:
-            await self.disconnect(nowait=True)
-            raise asyncio.CancelledError
-
-
-class _OverTCP(_Closable, Connection):
-    pass
-
-
-class _OverTLS(_Closable, SSLConnection):
-    pass
-
-
-class _OverUnixSocket(_Closable, UnixDomainSocketConnection):
-    pass
-
-
-_CONNECTIONS = {"redis": _OverTCP, "rediss": _OverTLS, "unix": _OverUnixSocket}
+_CONNECTIONS = {False: OverTCP, True: OverTLS}
+_FOLLOWING = {False: FollowingOverTCP, True: FollowingOverTLS}
 
 
 class Clients:
@@ -106,9 +55,15 @@ class Clients:
 
     def __init__(self, url: str, *, timeout: float) -> None:
         """Prepare clients for `url`; nothing is connected yet. Raises `StartError`."""
-        self._address = _parse(url)
+        try:
+            address = parse(url)
+        except ValueError as mistake:
+            raise StartError(str(mistake)) from None
         self._timeout = timeout
         self._opened: list[Redis] = []
+        self.sentinels = self._watching(address) if address.master else None
+        """Those who know where the server is, if the URL names any."""
+        self._server = _server(address, self.sentinels)
         self.url = redacted(url)
         """The URL without its password, for people to read."""
         self.commands = self._open(
@@ -133,6 +88,12 @@ class Clients:
             )
         )
 
+    def where(self) -> str:
+        """Return `url`; where Sentinels are asked, with what they said."""
+        if self.sentinels is None or self.sentinels.master is None:
+            return self.url
+        return f"{self.url}, where the master is {self.sentinels.master},"
+
     async def close(self) -> None:
         """Close every connection, also those that are in use. May be called more than once.
 
@@ -146,8 +107,26 @@ class Clients:
         self._opened.append(client)
         return client
 
+    def _watching(self, address: Address) -> Sentinels:
+        return Sentinels(
+            address.master,
+            [
+                self._open(
+                    ConnectionPool(
+                        **address.sentinel_login,
+                        **self._common("gateway-sentinel", self._timeout),
+                        **_to_host(address, host, port),
+                    )
+                )
+                for host, port in address.hosts
+            ],
+        )
+
     def _options(self, name: str, socket_timeout: float) -> dict[str, Any]:
-        return self._address | {
+        return self._server | self._common(name, socket_timeout)
+
+    def _common(self, name: str, socket_timeout: float) -> dict[str, Any]:
+        return {
             "client_name": name,  # so that CLIENT LIST tells what each connection is for
             "decode_responses": False,
             "protocol": 3,
@@ -158,6 +137,21 @@ class Clients:
             # its peer, and the first call after a restart of the server would fail.
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
+
+
+def _server(address: Address, sentinels: Sentinels | None) -> dict[str, Any]:
+    """Return what redis-py must know of the server."""
+    if sentinels:
+        kind = {"connection_class": _FOLLOWING[address.tls], "sentinels": sentinels}
+        return {**address.login, **address.tls_options, **kind}
+    if address.path:
+        return {**address.login, "connection_class": OverUnixSocket, "path": address.path}
+    return {**address.login, **_to_host(address, *address.hosts[0])}
+
+
+def _to_host(address: Address, host: str, port: int) -> dict[str, Any]:
+    connection = {"connection_class": _CONNECTIONS[address.tls], "host": host, "port": port}
+    return connection | address.tls_options
 
 
 async def connect(config: BrokerConfig, *, url: str | None = None) -> Clients:
@@ -175,7 +169,7 @@ async def connect(config: BrokerConfig, *, url: str | None = None) -> Clients:
     try:
         await check_server(
             clients.commands,
-            where=clients.url,
+            where=clients.where,
             namespace=config.namespace,
             patience=config.timeout,
         )
@@ -198,7 +192,21 @@ async def opened(config: BrokerConfig) -> AsyncIterator[Clients]:
             url = (await stack.enter_async_context(EmbeddedServer(config.data_dir))).url
         clients = await connect(config, url=url)
         stack.push_async_callback(clients.close)
+        if clients.sentinels:
+            await stack.enter_async_context(_running(clients.sentinels.follow()))
         yield clients
+
+
+@asynccontextmanager
+async def _running(job: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do something beside the block, up to the end of the block. Raises what that raises."""
+    task = asyncio.create_task(job)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @contextmanager
@@ -242,6 +250,7 @@ _SENTENCES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (  # the first
         (AuthenticationError, AuthorizationError, NoPermissionError),
         "the broker does not allow the gateway what it needs",
     ),
+    ((NoMaster,), "the broker's Sentinels know no master"),
     ((TimeoutError,), "the broker did not answer in time"),
     ((ConnectionError, OSError), "the broker cannot be reached"),
     ((ReadOnlyError,), "the broker is a replica and takes no writes"),
@@ -255,50 +264,3 @@ _CODES = {
     "BUSY": "the broker is busy with a long script",
     "UNBLOCKED": "the broker became a replica",
 }
-
-
-def redacted(url: str) -> str:
-    """Return `url` without password and query, for messages and logs."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the configured URL"
-    host = parts.hostname or ""
-    if "@" in parts.path + parts.query + parts.fragment or not (host or parts.scheme == "unix"):
-        return "the configured URL"  # a password with one of / ? # in it ended up anywhere
-    user = f"{parts.username}@" if parts.username else ""
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{user}{bracketed}{port}{parts.path}"
-
-
-def _parse(url: str) -> dict[str, Any]:
-    """Return redis-py's arguments for `url`. Raises `StartError`, which never shows a password."""
-    try:
-        parts = urlsplit(url)
-        mistake = _mistake(parts)
-        if mistake is None:
-            return {**parse_url(url), "connection_class": _CONNECTIONS[parts.scheme]}
-    except ValueError:
-        # What urllib raises may quote a password that has a slash in it.
-        mistake = "has a part that cannot be read; in a password, percent-encode : / ? # [ ] @"
-    raise StartError(f"expected redis://, rediss:// or unix:// but {redacted(url)} {mistake}")
-
-
-def _mistake(parts: SplitResult) -> str | None:
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        return "is none of them"
-    unknown = sorted({name for name, _ in parse_qsl(parts.query)} - _OPTIONS)
-    if unknown:
-        return f"has the option {unknown[0]!r}; known are {', '.join(sorted(_OPTIONS))}"
-    if parts.fragment:
-        return "has a part after #; in a password, percent-encode : / ? # [ ] @"
-    if parts.scheme == "unix":
-        if parts.hostname or not parts.path.strip("/"):
-            return "has no absolute path: write unix:///path/to/socket"
-        return None
-    if not parts.hostname or parts.port == 0:
-        return "names no host"
-    if not (parts.path.strip("/") or "0").isdecimal():
-        return "has a path that is not the number of a database"
-    return None

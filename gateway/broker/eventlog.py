@@ -48,6 +48,8 @@ class Joined(NamedTuple):
     """The newest entry of the log."""
     number: int | None
     """Of the entry `after`; None where the reader goes on from a position of its own."""
+    known: bool
+    """The log has the entry `after`. If not it lost its end: what is newer does not follow it."""
 
 
 class Page(NamedTuple):
@@ -172,11 +174,12 @@ class EventLog:
         `after` takes up the reading at that entry instead of the end of the log.
         """
         await self.sign_of_life(node)
-        epoch, start, last, count = await self._pipeline.call(
+        epoch, start, last, count, known = await self._pipeline.call(
             "join", [self._keys.log, self._keys.events], [GROUP_PREFIX + node, str(after or "")]
         )
         begin, end = EntryId.parse(start), EntryId.parse(last)
-        return Joined(epoch.decode(), begin, end, int(count) if begin == end else None)
+        number = int(count) if begin == end else None
+        return Joined(epoch.decode(), begin, end, number, bool(known))
 
     async def read(self, node: str, *, count: int, block_ms: int) -> list[Entry]:
         """Wait for entries that the node has not read yet, and return them in order.

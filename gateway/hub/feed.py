@@ -20,8 +20,9 @@ CHUNK = 256 << 10
 """Bytes of events written at once, so that one batch cannot fill everybody's write buffer."""
 IDLE_MS = 10_000
 """An idle log gets an entry for nobody this often: positions stay younger than any retention."""
-RETRY_MAX = 5.0
-"""Seconds. The longest pause between attempts to reach a broker that is away."""
+RETRY_MAX = 2.0
+"""Seconds. The longest pause between attempts to reach a broker that is away: as long as requests
+wait for it at most, so that who posts a command also sees what comes of it."""
 
 
 class Feed:
@@ -80,7 +81,7 @@ class Feed:
         """Go on where the hub stands, if that place is still there; otherwise begin anew."""
         here = self._hub.here()
         joined = await self._log.join(self._node, here.id)
-        if joined.epoch != here.epoch or joined.last < here.id:
+        if joined.epoch != here.epoch or not joined.known:
             logger.warning("the log was replaced: all subscribers have to resume")
             await self._begin()
             self._hub.interrupt(window_ms=self._window_ms)
@@ -96,7 +97,9 @@ class Feed:
     def _take(self, entries: list[Entry]) -> None:
         first, last = entries[0].number, entries[-1].number
         if self._number is not None and first != self._number + 1:
-            logger.warning("the feed missed %d entries", first - self._number - 1)
+            missed = first - self._number - 1
+            gap = "the feed missed %d entries" if missed > 0 else "the log lost its last %d entries"
+            logger.warning(gap, abs(missed))
             self._hub.begin(self._hub.epoch, self._hub.position)
             self._hub.interrupt(window_ms=self._window_ms)
         self._number = last

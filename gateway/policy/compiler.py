@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.broker import address
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
@@ -64,6 +65,7 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
+    _check_url(config.broker.url, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,
@@ -80,6 +82,13 @@ def compile_policy(config: Config, report: Report) -> Policy:
         _feed(feed, ("feeds", index), channels, report) for index, feed in enumerate(config.feeds)
     ]
     return Policy(CommandRoutes(commands), channels, Feeds(feeds, channels))
+
+
+def _check_url(url: str | None, report: Report) -> None:
+    told = any(problem.message.startswith("broker.url") for problem in report.problems)
+    if url is not None and not told:
+        with report.guard("broker", "url"):
+            address.parse(url)
 
 
 def _channels(configs: Iterable[ChannelConfig], report: Report) -> list[ChannelConfig]:

@@ -35,7 +35,7 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
 def _broker(config: Config) -> str:
     if config.broker.url is None:
         return f"embedded, in {config.broker.data_dir}"
-    parts = urlsplit(config.broker.url)
+    parts = urlsplit(config.broker.url)  # of which the policy has made sure that it can be read
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -45,6 +46,8 @@ class Holdings:
         self.leaving = False
         """The worker stops: it keeps what it has until that is done, and takes nothing more."""
         self.held: dict[PartitionId, Partition] = {}
+        self._lost: Counter[str] = Counter()
+        """Of each stream, the partitions that were lost and not told of yet."""
 
     @property
     def bytes(self) -> int:
@@ -59,7 +62,7 @@ class Holdings:
         """Give up a partition whose lease is gone: its handlers are cancelled."""
         partition = self.held.get(id)
         if partition is not None and not partition.lost:
-            logger.warning("lost the lease on partition %d of %r", id[1], id[0])
+            self._lost[id[0]] += 1
             partition.lose()
 
     def close(self) -> None:
@@ -81,10 +84,13 @@ class Holdings:
                 await self._balance(stream)
 
     def expire(self) -> None:
-        """Lose the partitions whose leases could not be renewed in time."""
+        """Lose the partitions whose leases could not be renewed in time; tell of all lost ones."""
         for partition in list(self.held.values()):
             if not partition.held:
                 self.lose(partition.id)
+        for stream, count in self._lost.items():  # in one line: all are lost when the broker is
+            logger.warning("lost the leases on %d partitions of %r", count, stream)
+        self._lost.clear()
         self._forget()
 
     async def leave(self) -> None:

@@ -4,10 +4,8 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,20 +149,6 @@ async def test_a_user_who_may_not_write() -> None:
 # --- Transport security
 
 
-@pytest.fixture
-def certificate(short_dir: Path) -> tuple[Path, Path]:
-    """A key and a certificate for 127.0.0.1 that nobody vouches for."""
-    if not shutil.which("openssl"):
-        pytest.skip("needs the command openssl: apt-get install openssl")
-    key, certificate = short_dir / "key.pem", short_dir / "certificate.pem"
-    command = (
-        "openssl req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
-        f"-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
-    )
-    subprocess.run(command.split(), check=True, capture_output=True)
-    return key, certificate
-
-
 @pytest.mark.redis
 async def test_tls(certificate: tuple[Path, Path]) -> None:
     port = free_port()
@@ -231,7 +215,7 @@ async def test_a_member_of_a_cluster() -> None:
 async def test_a_sentinel() -> None:
     info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:sentinel\r\n"
     async with fake_server({"INFO": bulk(info)}) as fake:
-        assert "but the server there is a Sentinel: give the address of the Redis" in (
+        assert "but the server there is a Sentinel: write redis+sentinel://host:port/" in (
             await refusal(fake.url)
         )
 

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
-from gateway.broker.client import Clients, connect, redacted, translate, translated
+from gateway.broker.address import redacted
+from gateway.broker.client import Clients, connect, translate, translated
 from gateway.config import BrokerConfig
 from gateway.errors import BrokerUnavailable, StartError
 from tests.broker.fakes import fake_server
@@ -66,13 +67,36 @@ async def refusal(redis: Redis, *command: str | int) -> str:
         ("redis://[::1", "has a part that cannot be read"),
         ("unix://run/redis.sock", "has no absolute path: write unix:///path/to/socket"),
         ("unix://", "has no absolute path"),
+        (
+            "redis://a:1,b:2",
+            "names several hosts: if they are Sentinels, write redis+sentinel://host1",
+        ),
+        (
+            "redis://a?sentinel_password=s3cret",
+            "has the option 'sentinel_password'; known are db",
+        ),
+        ("sentinel://a/mymaster", "is none of them"),
+        ("redis+sentinel:///mymaster", "names no host"),
+        ("redis+sentinel://a,,b/mymaster", "names no host"),
+        ("redis+sentinel://:s3cret@a", "names no master: write redis+sentinel://host1:26379,"),
+        (
+            "rediss+sentinel://a,b/0/mymaster",
+            "names no master: write rediss+sentinel://host1:26379,",
+        ),
+        ("redis+sentinel://a:b/mymaster", "has a part that cannot be read"),
+        ("redis+sentinel://:s3cret/more@a/mymaster", "names no host"),
+        (
+            "redis+sentinel://a/mymaster?password=s3cret",
+            "has the option 'password'; known are db",
+        ),
+        ("redis+sentinel://a/mymaster?db=s3cret", "has a part that cannot be read"),
     ],
 )
 def test_a_wrong_url_is_refused_without_telling_its_password(url: str, mistake: str) -> None:
     with pytest.raises(StartError) as caught:
         Clients(url, timeout=5)
     sentence = str(caught.value)
-    assert sentence.startswith("expected redis://, rediss:// or unix:// but ")
+    assert sentence.startswith("expected redis://, rediss://, unix:// or redis+sentinel:// but ")
     assert mistake in sentence
     assert "s3cret" not in sentence
 
@@ -83,6 +107,12 @@ def test_a_wrong_url_is_refused_without_telling_its_password(url: str, mistake: 
         ("redis://user:s3cret@host:6379/3?ssl_ca_certs=x", "redis://user@host:6379/3"),
         ("rediss://:s3cret@[::1]:6379", "rediss://[::1]:6379"),
         ("unix://user:s3cret@/run/redis.sock?db=1", "unix://user@/run/redis.sock"),
+        (
+            "redis+sentinel://user:s3cret@a:26379,[::1],b:1/mymaster?sentinel_password=s3cret",
+            "redis+sentinel://user@a:26379,[::1],b:1/mymaster",
+        ),
+        ("redis+sentinel://a,b/mymaster?sentinel_password=s3c@ret", "the configured URL"),
+        ("redis+sentinel://a:s3cret,b/mymaster", "the configured URL"),
         ("redis://:s3cret/x@host", "the configured URL"),
         ("redis://:12345/x@host", "the configured URL"),
         ("redis://me:12345/x@host", "the configured URL"),

@@ -43,6 +43,16 @@ class Gateway:
         assert found, self._said
         return int(found[1])
 
+    def cpu(self) -> float:
+        """Return the seconds of processor time that it has used."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        if not stat.exists():
+            said = subprocess.run(["ps", "-o", "time=", "-p", str(self.pid)], capture_output=True)
+            minutes, _, seconds = said.stdout.decode().strip().rpartition(":")
+            return int(minutes) * 60 + float(seconds)
+        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     async def stop(self) -> None:
         """End it as a supervisor would, and wait for the end."""
         self._process.send_signal(signal.SIGTERM)

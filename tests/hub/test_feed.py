@@ -185,6 +185,30 @@ return redis.call('XADD', KEYS[2], '*', 'c', 'a', 'e', 'other', 'n', n)
 """
 
 
+async def test_a_log_that_goes_on_by_a_slower_clock_begins_anew(stage: Stage) -> None:
+    """As after the promotion of a replica: new entries have numbers and times of lost ones."""
+    async with stage.feeding():
+        peer = stage.peer()
+        await stage.append(1)
+        await stage.hears(peer, 1)
+        log, events = stage.keys.log, stage.keys.events
+        saved: list[tuple[str, Any]] = [(key, await stage.redis.dump(key)) for key in (log, events)]
+        ms, _, seq = str(stage.hub.position).partition("-")
+        await stage.append(2)
+        await stage.hears(peer, 1, 2)
+        replace = stage.redis.pipeline(transaction=True)
+        for key, value in saved:
+            replace.restore(key, 0, value, replace=True)
+        number: Any = int((await stage.redis.hget(log, "count")) or 0)
+        replace.hset(log, "count", number)
+        replace.xadd(events, {"c": "a", "e": "other", "n": number}, id=f"{ms}-{int(seq) + 1}")
+        replace.eval(APPEND, 2, log, events)
+        replace.client_kill_filter(_type="normal", skipme=True)
+        await replace.execute()
+        await stage.is_dismissed(peer)
+        assert peer.heard[1:] == ["1", "2"]
+
+
 async def test_a_gap_in_the_log_is_noticed_and_told(stage: Stage) -> None:
     async with stage.feeding():
         peer = stage.peer()

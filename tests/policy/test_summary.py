@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import ConfigError
 from gateway.policy import load_checked, summary
 
 
@@ -52,6 +53,23 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
     }
 
 
+def test_a_url_that_no_client_could_use_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text("[broker]\nurl = 'redis+sentinel://:hunter2@db'\n")
+    with pytest.raises(ConfigError) as caught:
+        load_checked(tmp_path, {})
+    (problem,) = caught.value.problems
+    assert problem.line == 2
+    assert problem.message.startswith("broker.url: expected redis://")
+    assert "names no master: write redis+sentinel://" in problem.message
+    assert "hunter2" not in problem.message
+
+
+def test_a_summary_names_sentinels_and_their_master(tmp_path: Path) -> None:
+    url = "redis+sentinel://me:hunter2@a:1,b:2/mymaster?sentinel_password=hunter2"
+    (tmp_path / "gateway.toml").write_text(f"[broker]\nurl = '{url}'\n")
+    assert summary(*load_checked(tmp_path, {}))["broker"] == "redis+sentinel://a:1,b:2/mymaster"
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
@@ -62,7 +80,7 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
 )
 def test_a_summary_tells_no_secret(tmp_path: Path, events: str, expected: str) -> None:
     (tmp_path / "gateway.toml").write_text(
-        f"[broker]\nurl = 'rediss://me:hunter2@db:6380/1?password=hunter2'\n[events]\n{events}\n"
+        f"[broker]\nurl = 'rediss://me:hunter2@db:6380/1?ssl_keyfile=hunter2'\n[events]\n{events}\n"
     )
     found = summary(*load_checked(tmp_path, {}))
     assert found["broker"] == "rediss://db:6380/1"

@@ -7,6 +7,23 @@ local function open_log(log)
   redis.call('HSETNX', log, 'epoch', string.format('%x', now[1] * 1000000 + now[2]))
 end
 
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+local function before(a, b)
+  local a_ms, a_seq = parse(a)
+  local b_ms, b_seq = parse(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+
+-- Whether an entry of the log has this id. Of what was trimmed it cannot be known any more.
+local function is_entry(events, id)
+  local oldest = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
+  return not oldest or before(id, oldest[1]) or redis.call('XRANGE', events, id, id)[1] ~= nil
+end
+
 -- Appends one entry and numbers it, so that a reader who misses one can know it.
 -- `~` trims by whole nodes, which costs nothing; a reader that lags past the end sees it by `n`.
 -- `key` is the conflation key, empty for none.

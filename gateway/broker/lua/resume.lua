@@ -16,29 +16,12 @@ local STEP = 32 -- entries of one XRANGE, so that little is read in vain where e
 local BETWEEN = '9999999999999999999' -- in place of a sequence number: a place after a millisecond,
 -- where no entry ever is, so that none can be missed there
 
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-
-local function before(a, b)
-  local a_ms, a_seq = parse(a)
-  local b_ms, b_seq = parse(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
-end
-
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local last = newest and newest[1] or '0-0'
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then -- the log was emptied just now: a position without an epoch would be none
   open_log(KEYS[1])
   epoch = redis.call('HGET', KEYS[1], 'epoch')
-end
-
-local function is_entry(id)
-  local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-  return not oldest or before(id, oldest[1]) -- trimmed: it cannot be known any more
-    or redis.call('XRANGE', KEYS[2], id, id)[1] ~= nil
 end
 
 local ttl = tonumber(ARGV[4])
@@ -63,7 +46,7 @@ local function is_recoverable()
   if ARGV[1] ~= epoch or before(last, after) then
     return false
   end
-  return after == last or not before(after, floor) and (ARGV[3] == BETWEEN or is_entry(after))
+  return after == last or not before(after, floor) and (ARGV[3] == BETWEEN or is_entry(KEYS[2], after))
 end
 
 local recovered = 1
