@@ -41,9 +41,9 @@ class Gateway:
         self.config = config
         self.policy = policy
         server = config.server
-        publisher = Publisher(policy.feeds, policy.channels)
+        self._publisher = Publisher(policy.feeds, policy.channels)
         self.hub = Hub(
-            History(broker.events, publisher.retention_ms), write_buffer=server.write_buffer
+            History(broker.events, self._publisher.retention), write_buffer=server.write_buffer
         )
         self.feed = Feed(
             broker.events,
@@ -58,7 +58,7 @@ class Gateway:
         )
         self.dispatcher = Dispatcher(
             policy.commands,
-            publisher,
+            self._publisher,
             broker.commands,
             broker.events,
             self.hub,
@@ -93,6 +93,7 @@ class Gateway:
         if Durability.FSYNC in self.policy.commands.durabilities:
             await self._broker.check_sync()
         await self._broker.commands.open(self.policy.commands.streams)
+        self._publisher.kept_since = await self._broker.events.retain(self._publisher.retentions)
         await self.feed.start()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -150,7 +151,7 @@ class Gateway:
         for route in self.policy.commands:
             yield Route(route.path, command.__call__, methods=["POST"])
         events = EventsEndpoint(self.dispatcher, self.config.events, max_body=server.max_body)
-        history = HistoryEndpoint(self._broker.events, channels)
+        history = HistoryEndpoint(self._broker.events, channels, self._publisher.retention)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
         yield Route("/channels/{channel:path}/history", history.__call__)

@@ -103,6 +103,15 @@ def with_channel(encoded: bytes, channel: str) -> bytes:
     return b'%b,"channel":"%b"}' % (encoded[:-1], channel.encode())
 
 
+class Retention(NamedTuple):
+    """For how long a channel keeps its events."""
+
+    ttl_ms: int
+    """0: not at all."""
+    since_ms: int = 0
+    """Of what is older than this moment some may be gone: it was configured to be kept for less."""
+
+
 class Publication(NamedTuple):
     """One event on its way into one channel."""
 

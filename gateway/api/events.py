@@ -1,7 +1,7 @@
 """Events over HTTP: from trusted producers in, and what channels retain out."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from gateway.channels import EARLIEST, Position, check_name
 from gateway.config import EventsConfig
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadRequest, Forbidden, Unauthorized, UnknownChannel
+from gateway.events import Retention
 from gateway.policy.routes import Channels
 
 DEFAULT_LIMIT = 100
@@ -60,22 +61,23 @@ class HistoryEndpoint:
     `Gateway-Position` is where to subscribe from to hear what follows.
     """
 
-    def __init__(self, log: EventLog, channels: Channels) -> None:
+    def __init__(
+        self, log: EventLog, channels: Channels, retention: Callable[[str], Retention]
+    ) -> None:
         self._log = log
         self._channels = channels
+        self._retention = retention
 
     async def __call__(self, request: Request) -> Response:
         name = check_name(request.path_params["channel"])
-        match = self._channels.match(name)
-        if match is None:
+        if self._channels.match(name) is None:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")
         after = request.query_params.get("after", EARLIEST)
         limit = read_limit(request)
-        history = match.config.history
         page = await self._log.read_history(
             name,
             after if after == EARLIEST else Position.parse(after),
-            ttl_ms=int(history.ttl * 1000) if history else 0,
+            retention=self._retention(name),
             count=limit,
         )
         position = f"{page.epoch}-{page.last}"

@@ -1,6 +1,6 @@
 """The event log: one stream in one order, and beside it what each channel retains."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from gateway.broker.scripts import Argument, Pipeline
 from gateway.broker.tail import Tail
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.errors import KeyReused
-from gateway.events import Publication
+from gateway.events import Publication, Retention
 from gateway.idempotency import Identity
 
 GROUP_PREFIX = "node-"
@@ -136,19 +136,30 @@ class EventLog:
         if other := await self._pipeline.call("publish", keys, arguments):
             raise _reused(other)
 
+    async def retain(self, ttls_ms: Mapping[str, int]) -> dict[str, int]:
+        """Note for how long channels keep their events from now on, by pattern.
+
+        Returns for each the moment (ms) from which on events are known to be kept for so long.
+        Raises `BrokerUnavailable`.
+        """
+        keys = [self._keys.retention, self._keys.log]
+        since = await self._pipeline.call(
+            "retain", keys, [each for pair in ttls_ms.items() for each in pair]
+        )
+        return dict(zip(ttls_ms, since, strict=True))
+
     async def read_history(
         self,
         channel: str,
         after: Position | str,
         *,
-        ttl_ms: int,
+        retention: Retention,
         count: int,
         enough: int = PAGE_BYTES,
     ) -> Page:
         """Return up to `count` retained events of a channel after a position.
 
-        `ttl_ms` is the channel's; 0 for one without history. The events stop with the one that
-        makes them `enough` bytes. Raises `BrokerUnavailable`.
+        The events stop with the one that makes them `enough` bytes. Raises `BrokerUnavailable`.
         """
         epoch, start = ("", FIRST) if isinstance(after, str) else (after.epoch, after.id)
         assert isinstance(after, Position) or after == EARLIEST
@@ -156,7 +167,7 @@ class EventLog:
         answer = await self._pipeline.call(
             "resume",
             [keys.log, keys.events, keys.history(channel), keys.floor(channel)],
-            [epoch, start.ms, start.seq, ttl_ms, count, enough],
+            [epoch, start.ms, start.seq, *retention, count, enough],
         )
         found, last, began, recovered, more, entries = answer
         return Page(

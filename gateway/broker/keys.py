@@ -25,6 +25,8 @@ class Keys:
         """Hash: id of a command → entry id of its dead letter, and the stream that it was in."""
         self.dead_letter_counts = self._prefix + "dead-letters:counts"
         """Hash: command stream → number of its dead letters."""
+        self.retention = self._prefix + "retention"
+        """Hash: channel pattern → for how long (ms) events are kept, and since when (ms)."""
         self.probe = self._prefix + "probe"
         """String with a TTL: written to see whether the log takes writes."""
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from gateway.broker.eventlog import EventLog, Page
 from gateway.channels import EntryId, Position
+from gateway.events import Retention
 from gateway.hub.subscription import Encoding, Standing
 
 PAGE_SIZE = 500
@@ -49,8 +50,8 @@ class Portion:
 class History:
     """Reads portions; concurrent wishes for the same one share one read."""
 
-    def __init__(self, log: EventLog, retention: Callable[[str], int]) -> None:
-        """`retention` tells for how many milliseconds a channel keeps its events; 0: not at all."""
+    def __init__(self, log: EventLog, retention: Callable[[str], Retention]) -> None:
+        """`retention` tells for how long a channel keeps its events."""
         self._log = log
         self._retention = retention
         self._reads: dict[tuple[str, Position | str], asyncio.Task[Portion]] = {}
@@ -81,5 +82,7 @@ class History:
             del self._reads[key]
 
     async def _read(self, channel: str, after: Position | str) -> Portion:
-        ttl_ms = self._retention(channel)
-        return Portion(await self._log.read_history(channel, after, ttl_ms=ttl_ms, count=PAGE_SIZE))
+        retention = self._retention(channel)
+        return Portion(
+            await self._log.read_history(channel, after, retention=retention, count=PAGE_SIZE)
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.events import Event, Publication, encode, with_channel
+from gateway.events import Event, Publication, Retention, encode, with_channel
 from gateway.policy.routes import Channels, Feeds
 
 
@@ -15,6 +15,8 @@ class Publisher:
     def __init__(self, feeds: Feeds, channels: Channels) -> None:
         self._feeds = feeds
         self._channels = channels
+        self.kept_since: Mapping[str, int] = {}
+        """Pattern → the moment (ms) from which on its channels' events are known to be kept."""
 
     def publications(self, event: Event) -> list[Publication]:
         """Return the event once for each of its channels, in the order of the feeds.
@@ -50,8 +52,18 @@ class Publisher:
             return Publication(channel, encoded, 0, 0, key)
         return Publication(channel, encoded, history.size, int(history.ttl * 1000), key)
 
-    def retention_ms(self, channel: str) -> int:
-        """Return for how long a channel keeps its events; 0: not at all."""
+    def retention(self, channel: str) -> Retention:
+        """Return for how long a channel keeps its events."""
         match = self._channels.match(channel)
-        history = match and match.config.history
-        return int(history.ttl * 1000) if history else 0
+        if match is None or match.config.history is None:
+            return Retention(0)
+        since_ms = self.kept_since.get(match.config.pattern, 0)
+        return Retention(int(match.config.history.ttl * 1000), since_ms)
+
+    @property
+    def retentions(self) -> dict[str, int]:
+        """Pattern → for how many milliseconds its channels keep their events; 0: not at all."""
+        return {
+            config.pattern: int(config.history.ttl * 1000) if config.history else 0
+            for config in self._channels.configs
+        }

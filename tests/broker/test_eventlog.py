@@ -13,10 +13,11 @@ from gateway.broker.broker import Broker as GatewayBroker
 from gateway.broker.eventlog import EventLog, Lost
 from gateway.broker.keys import Keys
 from gateway.channels import EARLIEST, EntryId, Position
-from gateway.events import Publication
+from gateway.events import Publication, Retention
 from tests.servers import Broker, eventually
 
 HOUR = 3_600_000
+FOR_LONG = Retention(HOUR)
 """Milliseconds."""
 
 
@@ -49,14 +50,20 @@ class Stage:
         self, channel: str, after: EntryId | Position | str, *, ttl: int = HOUR, **limits: int
     ) -> tuple[bool, list[str]]:
         """Return whether a position can be recovered, and the events after it."""
-        page = await self.page(channel, after, ttl=ttl, **limits)
+        page = await self.page(channel, after, Retention(ttl), **limits)
         return page.recovered, [event.decode() for _, event in page.entries]
 
     async def page(
-        self, channel: str, after: EntryId | Position | str, *, ttl: int = HOUR, **limits: int
+        self,
+        channel: str,
+        after: EntryId | Position | str,
+        retention: Retention = FOR_LONG,
+        **limits: int,
     ) -> Any:
         place = await self.position(after) if isinstance(after, EntryId) else after
-        return await self.log.read_history(channel, place, ttl_ms=ttl, **{"count": 1000, **limits})
+        return await self.log.read_history(
+            channel, place, retention=retention, **{"count": 1000, **limits}
+        )
 
     async def now(self) -> int:
         """The server's clock in milliseconds."""
@@ -143,6 +150,31 @@ async def test_the_end_of_the_log_is_recovered_however_old_it_is(stage: Stage) -
     (id,) = await stage.append("a", "one", ttl=20)
     await eventually(lambda: _is_older(stage, id, 40), reason="time passed")
     assert await stage.read("a", id, ttl=20) == (True, [])
+
+
+async def test_what_was_kept_for_less_before_is_not_known_to_be_there(stage: Stage) -> None:
+    assert await stage.log.retain({"a": 60, "b": 0, "c": HOUR}) == {"a": 0, "b": 0, "c": 0}
+    (old,) = await stage.append("a", "old", ttl=60)
+    await stage.append("b", "never kept", size=0, ttl=0)
+    await eventually(lambda: _is_older(stage, old, 150), reason="what was kept has expired")
+    since = await stage.log.retain({"a": HOUR, "b": HOUR, "c": HOUR})
+    assert since["a"] < await stage.now() - 60 + 1000
+    assert since["b"] > since["a"] > old.ms
+    assert since["c"] == 0
+    for channel, recovered in (("a", False), ("b", False), ("c", True)):
+        page = await stage.page(channel, old, Retention(HOUR, since[channel]))
+        assert page.recovered is recovered, channel
+    (new,) = await stage.append("a", "new", ttl=HOUR)
+    assert (await stage.page("a", new, Retention(HOUR, since["a"]))).recovered
+    assert await stage.log.retain({"a": HOUR, "b": 10, "c": 10}) == since
+    await eventually(lambda: _is_older(stage, new, 50), reason="time passed")
+    assert (await stage.log.retain({"a": HOUR, "b": HOUR}))["b"] > since["b"]
+
+
+async def test_a_pattern_that_is_new_to_a_log_with_events_is_kept_from_now_on(stage: Stage) -> None:
+    (old,) = await stage.append("a", "old", size=0, ttl=0)
+    since = await stage.log.retain({"a": HOUR})
+    assert old.ms <= since["a"] <= await stage.now()
 
 
 async def test_events_expire_one_by_one(stage: Stage) -> None:
@@ -325,7 +357,7 @@ async def test_recovered_means_that_nothing_is_missing(
         appended += [(id, target, event) for id, event in zip(ids, events, strict=True)]
     log: Any = await stage.redis.xrange(stage.keys.events)
     after = EntryId.parse(log[place % len(log)][0])
-    page = await stage.page(channel, after, ttl=TTLS[channel])
+    page = await stage.page(channel, after, Retention(TTLS[channel]))
     found = [event.decode() for _, event in page.entries]
     since = [event for id, name, event in appended if name == channel and id > after]
     if page.recovered:

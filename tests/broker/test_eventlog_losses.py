@@ -9,7 +9,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.eventlog import Lost, Page
 from gateway.broker.keys import Keys
 from gateway.channels import EARLIEST, EntryId, Position
-from gateway.events import Publication
+from gateway.events import Publication, Retention
 from tests.servers import Broker as Log
 
 CHANNEL = "orders"
@@ -32,7 +32,9 @@ class Orders:
         return [EntryId.parse(id) for id in ids]
 
     async def after(self, position: Position | str) -> Page:
-        return await self.events.read_history(CHANNEL, position, ttl_ms=TTL_MS, count=100)
+        return await self.events.read_history(
+            CHANNEL, position, retention=Retention(TTL_MS), count=100
+        )
 
     async def lose(self, *ids: EntryId) -> None:
         """Lose the end of the log, as if a crash had come before it was flushed."""

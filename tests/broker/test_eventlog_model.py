@@ -26,7 +26,7 @@ from gateway.broker.eventlog import EventLog, Page
 from gateway.broker.keys import Keys
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.config import BrokerConfig
-from gateway.events import Publication
+from gateway.events import Publication, Retention
 from tests.servers import RunningServer
 
 T = TypeVar("T")
@@ -219,7 +219,9 @@ class EventLogMachine(RuleBasedStateMachine):
 
     def _read(self, channel: str, after: Position | str, *, count: int) -> Page:
         ttl_ms = CHANNELS[channel].ttl_ms
-        return self.run(self.log.read_history(channel, after, ttl_ms=ttl_ms, count=count))
+        return self.run(
+            self.log.read_history(channel, after, retention=Retention(ttl_ms), count=count)
+        )
 
     def _read_on(self, channel: str, after: Position | str, count: int) -> list[Page]:
         """Read page after page to the end."""

@@ -15,7 +15,7 @@ from gateway.channels import EARLIEST
 from gateway.commands import CommandStatus, Envelope, Status, life_event
 from gateway.config import Seconds
 from gateway.errors import KeyReused, StreamFull
-from gateway.events import Event, Publication, encode, new_id, now, with_channel
+from gateway.events import Event, Publication, Retention, encode, new_id, now, with_channel
 from gateway.idempotency import NONE, Identity
 from tests.servers import Broker as Server
 from tests.servers import eventually
@@ -71,7 +71,9 @@ class Log:
 
     async def published(self, channel: str) -> list[str]:
         """The ids of the events that a channel retains."""
-        page = await self.broker.events.read_history(channel, EARLIEST, ttl_ms=60_000, count=100)
+        page = await self.broker.events.read_history(
+            channel, EARLIEST, retention=Retention(60_000), count=100
+        )
         return [msgspec.json.decode(event)["id"] for _, event in page.entries]
 
 

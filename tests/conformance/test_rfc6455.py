@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 from websockets.frames import Frame, Opcode
 
 from gateway.broker.broker import Broker as GatewayBroker
+from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
@@ -51,7 +52,7 @@ async def echo_server(broker: Broker) -> AsyncIterator[int]:
     """Serve the echo on a free port."""
     app = Starlette(routes=[WebSocketRoute("/", echo)])
     log = GatewayBroker(broker.config, broker.clients).events
-    app.state.hub = Hub(History(log, lambda channel: 0), write_buffer=1 << 20)
+    app.state.hub = Hub(History(log, lambda channel: Retention(0)), write_buffer=1 << 20)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(

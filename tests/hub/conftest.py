@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.channels import EntryId
+from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from tests.hub.peers import EPOCH, TTL_MS, Log
@@ -19,6 +20,6 @@ async def log() -> Log:
 @pytest.fixture
 async def hub(log: Log) -> Hub:
     """A hub at the beginning of that log. A connection may have 100 bytes unsent."""
-    hub = Hub(History(log, lambda channel: TTL_MS), write_buffer=WRITE_BUFFER)  # type: ignore[arg-type]
+    hub = Hub(History(log, lambda channel: Retention(TTL_MS)), write_buffer=WRITE_BUFFER)  # type: ignore[arg-type]
     hub.begin(EPOCH, EntryId(0, 0))
     return hub

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from gateway.broker.eventlog import Entry, Page
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.events import Retention
 from gateway.hub.audience import Audience
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Encoding, Request, Standing
@@ -129,7 +130,13 @@ class Log:
         self.floors[channel] = EntryId(upto, 0)
 
     async def read_history(
-        self, channel: str, after: Position | str, *, ttl_ms: int, count: int, enough: int = 0
+        self,
+        channel: str,
+        after: Position | str,
+        *,
+        retention: Retention,
+        count: int,
+        enough: int = 0,
     ) -> Page:
         self.readings.append((channel, after))
         if self.away:

@@ -1,6 +1,7 @@
 """Who hears a channel, what is held for them, and how a batch is written."""
 
 from gateway.broker.eventlog import Entry
+from gateway.events import Retention
 from gateway.hub.audience import Audience, Batch, Held
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
@@ -8,7 +9,7 @@ from tests.hub.peers import EPOCH, Lines, Log, Peer, heard_by
 
 
 def a_hub(log: Log) -> Hub:
-    return Hub(History(log, lambda channel: 1), write_buffer=1000)  # type: ignore[arg-type]
+    return Hub(History(log, lambda channel: Retention(1)), write_buffer=1000)  # type: ignore[arg-type]
 
 
 def test_what_is_held_comes_back_once_and_in_order() -> None:

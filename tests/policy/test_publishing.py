@@ -132,12 +132,12 @@ def test_data_that_json_cannot_hold_is_a_mistake_of_the_handler() -> None:
 def test_a_channel_retains_what_is_configured(channel: str, size: int, ttl_ms: int) -> None:
     publication = publisher().publication(channel, b"{}")
     assert publication == Publication(channel, b"{}", size, ttl_ms)
-    assert publisher().retention_ms(channel) == ttl_ms
+    assert publisher().retention(channel).ttl_ms == ttl_ms
 
 
 def test_a_command_is_told_of_for_no_longer_than_its_status_is_kept() -> None:
-    assert publisher(status_ttl=60).retention_ms("commands:x") == 60_000
+    assert publisher(status_ttl=60).retention("commands:x").ttl_ms == 60_000
 
 
 def test_a_channel_that_is_not_configured_retains_nothing() -> None:
-    assert publisher().retention_ms("shipments") == 0
+    assert publisher().retention("shipments").ttl_ms == 0

@@ -12,6 +12,7 @@ import pytest
 from gateway.broker.broker import Broker as GatewayBroker
 from gateway.broker.eventlog import Entry
 from gateway.channels import EntryId
+from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.transports import frames
@@ -30,7 +31,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 def hub(broker: Broker) -> Hub:
     log = GatewayBroker(broker.config, broker.clients).events
-    hub = Hub(History(log, lambda channel: 0), write_buffer=64 << 20)
+    hub = Hub(History(log, lambda channel: Retention(0)), write_buffer=64 << 20)
     hub.begin("log", EntryId(0, 0))
     return hub
 

@@ -5,13 +5,15 @@
 -- A position is recoverable exactly if it is of this epoch, the id of an entry of this log, and not
 -- below the floor. A log that lost its end (power failed between two flushes, an older copy was put
 -- back, a replica was promoted too early) goes on in the same epoch, but the ids of what it lost are
--- ids of nothing, as long as it retains what is older. Where no floor is known nothing was trimmed since the history began, and whatever an
--- earlier history of the channel held had expired by then: it was older than the time to live.
+-- ids of nothing, as long as it retains what is older. Where no floor is known nothing was trimmed
+-- since the history began, and whatever an earlier history of the channel held had expired by then:
+-- it was older than the time to live.
 -- Who cannot be given what was asked for begins where all that is retained follows; that place is
 -- recoverable itself, so who has to ask again before the first event came is not told of a new gap.
 -- KEYS: log, events, history, floor
 -- ARGV: epoch, ms and seq of the position (epoch '': from the earliest on), history ttl (ms; 0 for
---       a channel without history), count and bytes of events that are enough
+--       a channel without history), the moment (ms) since when that is so, count and bytes of events
+--       that are enough
 local STEP = 32 -- entries of one XRANGE, so that little is read in vain where events are large
 local BETWEEN = '9999999999999999999' -- in place of a sequence number: a place after a millisecond,
 -- where no entry ever is, so that none can be missed there
@@ -26,7 +28,7 @@ end
 
 local ttl = tonumber(ARGV[4])
 local function younger_than_ttl(ms)
-  return string.format('%.0f-%s', math.max(ms - ttl, 0), BETWEEN)
+  return string.format('%.0f-%s', math.max(ms - ttl, tonumber(ARGV[5]), 0), BETWEEN)
 end
 
 local floor, start = last, last -- of a channel without history
@@ -46,7 +48,8 @@ local function is_recoverable()
   if ARGV[1] ~= epoch or before(last, after) then
     return false
   end
-  return after == last or not before(after, floor) and (ARGV[3] == BETWEEN or is_entry(KEYS[2], after))
+  return after == last
+    or not before(after, floor) and (ARGV[3] == BETWEEN or is_entry(KEYS[2], after))
 end
 
 local recovered = 1
@@ -56,7 +59,7 @@ elseif not is_recoverable() then
   after, recovered = start, 0
 end
 
-local count, enough = tonumber(ARGV[5]), tonumber(ARGV[6])
+local count, enough = tonumber(ARGV[6]), tonumber(ARGV[7])
 local entries, size, cursor = {}, 0, after
 local more = ttl > 0
 while more and #entries < count and size < enough do
