@@ -3,7 +3,7 @@
 # In CI a test that is skipped is a test that failed: everything that tests need is there.
 no_skips := $(if $(CI),-p tests.no_skips)
 
-.PHONY: help run test lint format bench dist lock clean runtime dev
+.PHONY: help run test lint format bench bench-guarantees bench-restart chaos dist lock clean runtime dev
 
 help:
 	@echo 'make run     start the gateway with the orders example: http://127.0.0.1:8080/'
@@ -11,6 +11,9 @@ help:
 	@echo 'make lint    check style and types'
 	@echo 'make format  put the code into the one style'
 	@echo 'make bench   measure the fan-out       (needs a C compiler)'
+	@echo 'make bench-guarantees                  what each guarantee costs'
+	@echo 'make bench-restart                     10,000 connections through restarts'
+	@echo 'make chaos   ten minutes of faults     (ARGS="--seed 7 --minutes 2")'
 	@echo 'make dist    build wheel and sdist in dist/'
 	@echo 'make lock    write .ci/lock/ anew      (ARGS=--upgrade takes the newest versions)'
 	@echo 'make clean   remove .venv and what tools leave behind; keeps .gateway, the data'
@@ -35,6 +38,12 @@ bench: runtime
 
 bench-guarantees: runtime
 	.venv/bin/python -m benchmarks.guarantees $(ARGS)
+
+bench-restart: runtime
+	.venv/bin/python -m benchmarks.restart $(ARGS)
+
+chaos: dev
+	.venv/bin/python -m tests.e2e.chaos --write docs/chaos.md $(ARGS)
 
 dist: dev
 	.venv/bin/hatchling build

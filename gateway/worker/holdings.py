@@ -96,10 +96,11 @@ class Holdings:
     async def leave(self) -> None:
         """Hand everything back and leave the rolls, so that others go on at once."""
         with suppress(BrokerUnavailable):  # then the leases expire by themselves
-            await self._leases.release(list(self.held))
-            self.held.clear()
             for stream in self._streams:
+                # All of them: one may have been taken by a `tick` that did not live to hear of it.
+                await self._leases.release([(stream, n) for n in range(self._partitions)])
                 await self._leases.resign(stream)
+            self.held.clear()
 
     async def _renew(self) -> None:
         asked = time.monotonic()

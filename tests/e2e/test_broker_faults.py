@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -203,8 +203,10 @@ async def plant(site: Site, url: str) -> AsyncIterator[Plant]:
     (site.folder / "gateway.toml").write_text(CONFIG.format(url=url))
     (site.folder / "mine.py").write_text(HANDLERS)
     processes = [await site.start("serve", "--port", "0"), await site.start("work")]
-    kinds: list[Callable[..., Raw]] = [RawWebSocket, RawEventStream]
-    subscribers = [kind(kind.__name__, site.url, ["holes"], from_start=False) for kind in kinds]
+    subscribers: list[Raw] = [
+        RawWebSocket("websocket", site.url, ["holes"], from_start=False, restless=False),
+        RawEventStream("event stream", site.url, ["holes"], from_start=False, restless=False),
+    ]
     following = [asyncio.create_task(each.follow()) for each in subscribers]
     found = Plant(site, processes, subscribers)
     try:

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from tests.e2e.chaos.checker import check
-from tests.e2e.chaos.runs import run
+from tests.e2e.chaos.runs import BINARIES, run
 from tests.e2e.chaos.setups import Setup, drawn
 from tests.e2e.chaos.summary import Row, markdown, row
 
@@ -25,15 +26,16 @@ console = Console(highlight=False, soft_wrap=True)
 
 def main() -> int:
     options = _options()
+    _check_servers()
     seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
     deadline = time.monotonic() + 60 * options.minutes
     rows: list[Row] = []
-    while len(rows) < options.rounds and time.monotonic() < deadline:
+    while time.monotonic() < deadline and len(rows) != options.rounds:
         setup = drawn(seed + len(rows), SECONDS)
         rows.append(_round(setup, verbose=options.verbose))
     table = markdown(rows)
     console.print(table, markup=False)
-    if options.write:
+    if options.write and options.rounds is None:
         _replace_table(options.write, table)
     return 1 if any(each.wrong for each in rows) else 0
 
@@ -42,10 +44,19 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="of the first run; each further one has the next")
     parser.add_argument("--minutes", type=float, default=10, help="in which runs begin")
-    parser.add_argument("--rounds", type=int, default=1_000_000, help="how many runs at most")
+    parser.add_argument("--rounds", type=int, help="so many runs, and nothing is written")
     parser.add_argument("--write", type=Path, help="a document whose table is replaced")
     parser.add_argument("--verbose", action="store_true", help="say what goes wrong, and when")
     return parser.parse_args()
+
+
+def _check_servers() -> None:
+    """Exit with a sentence where a log server is missing."""
+    for binary in BINARIES.values():
+        try:
+            binary()
+        except pytest.skip.Exception as missing:
+            raise SystemExit(str(missing)) from missing
 
 
 def _round(setup: Setup, *, verbose: bool) -> Row:

@@ -62,10 +62,10 @@ DURATIONS: dict[Kind, tuple[float, float]] = {
 }
 """Seconds between which each lasts. Some go on past what the victim or its peers will wait."""
 
-RECOVERY = 1.5
+RECOVERY = 2.0
 """Seconds after a fault before the same victim is hit again: a process must start in that time."""
 
-GAPS = (0.1, 0.9)
+GAPS = (0.2, 1.2)
 """Seconds between which one fault follows another. Those of different victims overlap."""
 
 

@@ -17,12 +17,14 @@ from websockets.exceptions import WebSocketException
 
 from gateway import client
 from gateway.channels import EARLIEST, Position
-from tests.e2e.chaos.history import Delivered, Diary, Subscribed
+from tests.e2e.chaos.history import ALL, BRIEF, Delivered, Diary, Subscribed
 
 SILENCE = 4.0
 """Seconds without a sign of life after which a subscriber gives up: four heartbeats."""
 RETURN = 0.3
 """Seconds within which it comes back, unless it was told when."""
+STAY = (0.5, 3.0)
+"""Seconds for which a restless subscriber stays."""
 
 
 class Subscriber(ABC):
@@ -105,26 +107,37 @@ _Told = _Subscribed | _Delivered | _Stands | _Leave
 
 
 class Raw(Subscriber):
-    """Takes everything as it comes and leaves nothing out; its position is the last it was told."""
+    """Takes everything as it comes and leaves nothing out; its position is the last it was told.
 
-    def __init__(self, name: str, url: str, channels: Sequence[str], *, from_start: bool) -> None:
+    One that is restless also leaves by itself, again and again.
+    """
+
+    def __init__(
+        self, name: str, url: str, channels: Sequence[str], *, from_start: bool, restless: bool
+    ) -> None:
         super().__init__(name, url, channels, from_start=from_start)
+        self._restless = restless
         self._position: Position | None = None
 
     async def follow(self) -> None:
         while True:
             pause = random.uniform(0, RETURN)
             try:
-                async with aclosing(self._connection()) as told:
-                    async for each in told:
-                        if isinstance(each, _Leave):
-                            pause = each.seconds
-                            break
-                        self._note(each)
+                async with asyncio.timeout(random.uniform(*STAY) if self._restless else None):
+                    pause = await self._stay() or pause
             except (OSError, TimeoutError, WebSocketException, httpx.TransportError):
                 pass  # whatever ended it: it comes back
             self.diary.connections += 1
             await asyncio.sleep(pause)
+
+    async def _stay(self) -> float | None:
+        """Take in what one connection tells; return when to come back if that was told."""
+        async with aclosing(self._connection()) as told:
+            async for each in told:
+                if isinstance(each, _Leave):
+                    return each.seconds
+                self._note(each)
+        return None
 
     @abstractmethod
     def _connection(self) -> "AsyncGenerator[_Told]":
@@ -241,15 +254,18 @@ def crowd(url: str, keys: Sequence[str]) -> list[Subscriber]:
     """Return subscribers of every kind, to one channel and to several, from the start and live."""
     found: list[Subscriber] = []
     for number, key in enumerate(keys):
-        mine = f"work:{key}"
-        start = number % 2 == 0
-        found += [
-            RawWebSocket(f"websocket {number}", url, ["work"], from_start=start),
-            RawEventStream(f"event stream {number}", url, ["work"], from_start=start),
-            RawWebSocket(f"websocket {number} of two", url, [mine, "brief"], from_start=False),
-            RawEventStream(f"event stream {number} of two", url, [mine, "brief"], from_start=False),
-            WithLibrary(
-                f"library {number}", url, ["work", mine], from_start=start, sse=number % 3 == 0
-            ),
-        ]
+        mine = f"{ALL}:{key}"
+        start, restless = number % 2 == 0, number % 3 != 0
+        for name, kind in (("websocket", RawWebSocket), ("event stream", RawEventStream)):
+            found += [
+                kind(f"{name} {number}", url, [ALL], from_start=start, restless=restless),
+                kind(
+                    *(f"{name} {number} of two", url, [mine, BRIEF]),
+                    from_start=False,
+                    restless=not restless,
+                ),
+            ]
+        found.append(
+            WithLibrary(f"library {number}", url, [ALL, mine], from_start=start, sse=not start)
+        )
     return found
