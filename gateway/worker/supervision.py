@@ -100,7 +100,7 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     pending = set(tasks)
-    while pending:  # more than once: what redis-py makes of a cancellation, see `translated`
+    while pending:  # more than once: what redis-py makes of a cancellation, see `connections.py`
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN)
