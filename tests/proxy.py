@@ -47,7 +47,7 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+            there, back = await self._connect()
         except OSError:
             writer.transport.abort()
             return
@@ -56,6 +56,10 @@ class Proxy:
             await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
         finally:
             self._writers -= {writer, back}
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Reach the server. Raises `OSError`."""
+        return await asyncio.open_connection("127.0.0.1", self.target)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
