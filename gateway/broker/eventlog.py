@@ -9,8 +9,8 @@ from redis.exceptions import ResponseError
 
 from gateway.broker.client import translated
 from gateway.broker.keys import Keys
+from gateway.broker.line import Line
 from gateway.broker.scripts import Argument, Pipeline
-from gateway.broker.tail import Tail
 from gateway.channels import EARLIEST, EntryId, Position
 from gateway.errors import KeyReused
 from gateway.events import Publication, Retention
@@ -99,7 +99,7 @@ class EventLog:
         identity_ttl_ms: int,
     ) -> None:
         self._redis = redis
-        self._tail = Tail(blocking)
+        self._tail = Line(blocking)
         self._pipeline = pipeline
         self._keys = keys
         self.size = size

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, TimeoutError
 
 from gateway.broker.client import translate
+from gateway.broker.line import Command, Line
 from gateway.broker.silence import Silence
 from gateway.errors import BrokerUnavailable
 
@@ -59,7 +60,7 @@ class Pipeline:
         """`sync_ms`: answer only when the server has what was written on its disk, and wait so long
         for that. It needs Redis 7.2 or Valkey, with an append-only file.
         """
-        self._redis = redis
+        self._line = Line(redis)
         self._sync_ms = sync_ms
         self._waiting: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
@@ -125,15 +126,13 @@ class Pipeline:
         return answers
 
     async def _send(self, batch: list[_Call]) -> list[Any]:
-        pipe = self._redis.pipeline(transaction=False)
-        for call in batch:
-            pipe.execute_command(
-                "EVALSHA", call.script.digest, len(call.keys), *call.keys, *call.arguments
-            )
+        commands: list[Command] = [
+            ("EVALSHA", call.script.digest, len(call.keys), *call.keys, *call.arguments)
+            for call in batch
+        ]
         if not self._sync_ms:
-            return await pipe.execute(raise_on_error=False)
-        pipe.execute_command("WAITAOF", 1, 0, self._sync_ms)
-        *answers, synced = await pipe.execute(raise_on_error=False)
+            return await self._line.ask(commands)
+        *answers, synced = await self._line.ask([*commands, ("WAITAOF", 1, 0, self._sync_ms)])
         if isinstance(synced, Exception):
             raise synced
         if not synced[0]:
@@ -142,7 +141,7 @@ class Pipeline:
 
     async def _load(self, scripts: set[Script]) -> None:
         for each in scripts:
-            await self._redis.script_load(each.source)
+            await self._line.call("SCRIPT", "LOAD", each.source)
 
 
 def _silence() -> BrokerUnavailable:
