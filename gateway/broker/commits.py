@@ -20,7 +20,7 @@ class Attempt(NamedTuple):
     number: int
     """Counts from 1 on, over the whole life of the command."""
     base: int
-    """Attempts that were made before the command was last redriven: they do not count any more."""
+    """Attempts that do not count: made before the command was last redriven, or handed back."""
     lost: bool
     """The attempt before it was begun and never settled."""
 
@@ -72,6 +72,19 @@ class Commits:
         self._log_size = log_size
         self._status_ttl_ms = status_ttl_ms
         self._max_dead_letters = max_dead_letters
+
+    async def hand_back(self, delivery: Delivery, command_id: str, token: str) -> bool:
+        """Take back an attempt that was begun and will not be settled: it does not count.
+
+        Returns False if it is not this worker's to take back. Raises `BrokerUnavailable`.
+        """
+        keys = self._keys
+        answer = await self._pipeline.call(
+            "hand_back",
+            [keys.lease(delivery.stream, delivery.partition), keys.status(command_id)],
+            [token],
+        )
+        return bool(answer)
 
     async def start(
         self,

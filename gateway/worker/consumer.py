@@ -82,9 +82,10 @@ class Worker:
         self._holdings = Holdings(
             leases, self._names, self._streams.partitions, on_change=self._changed.set
         )
+        self._commits = broker.commits
         self._attempts = Attempts(
             self._streams,
-            broker.commits,
+            self._commits,
             handlers,
             Settlements(Publisher(policy.feeds, policy.channels)),
             token=self.name,
@@ -120,10 +121,21 @@ class Worker:
             self._holdings.close()
             await self._tasks.watch(self._idle(), longest=self._shutdown)
         finally:
+            interrupted = self._holdings.at_work()
             resisting = await self._tasks.cancel(GRACE)
             if resisting:
                 logger.error("%d handlers resisted their cancellation", resisting)
+            await self._hand_back([job for job in interrupted if job.busy])
             await self._holdings.leave()
+
+    async def _hand_back(self, jobs: Sequence[Job]) -> None:
+        """Leave commands whose handlers did not end in time to others, as if not tried."""
+        if not jobs:
+            return
+        logger.warning("%d handlers did not end in time: other workers begin anew", len(jobs))
+        with suppress(BrokerUnavailable):  # then it is as if this worker had died
+            for job in jobs:
+                await self._commits.hand_back(job.delivery, job.envelope.id, self.name)
 
     async def _idle(self) -> None:
         running = [task for each in self._holdings.held.values() for task in each.tasks]

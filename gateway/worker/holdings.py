@@ -10,7 +10,7 @@ from contextlib import suppress
 from gateway.broker.leases import Leases
 from gateway.broker.streams import PartitionId
 from gateway.errors import BrokerUnavailable
-from gateway.worker.partitions import Partition
+from gateway.worker.partitions import Job, Partition
 
 BALANCE = 0.5
 """Seconds between two looks at how the partitions are shared out: what another worker hands back
@@ -64,6 +64,11 @@ class Holdings:
         if partition is not None and not partition.lost:
             self._lost[id[0]] += 1
             partition.lose()
+
+    def at_work(self) -> list[Job]:
+        """Return the commands at which a handler is at work, or their attempt is being settled."""
+        jobs = [job for each in self.held.values() for job in each.tasks.values()]
+        return [job for job in jobs if job.busy]
 
     def close(self) -> None:
         """Begin no more commands and take no more partitions: the worker stops."""

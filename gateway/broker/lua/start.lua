@@ -1,6 +1,5 @@
 -- Counts an attempt at a command, before the handler runs, so that one that kills its worker
--- is counted too. Returns its number, the number of attempts before the command was last redriven,
--- and whether the attempt before it was begun and never settled. Or: 0 if this worker does not hold
+-- is counted too. Returns its number, the number of attempts that do not count any more, and whether the attempt before it was begun and never settled. Or: 0 if this worker does not hold
 -- the partition; nil if the command is settled already; less than 0 if it is too early to retry:
 -- the milliseconds that are left. Beyond the limit it returns the next number, but neither counts
 -- nor publishes it.
