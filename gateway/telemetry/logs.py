@@ -18,7 +18,9 @@ ACCESS = "uvicorn.access"
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
-_BUILT_IN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
+_BUILT_IN = frozenset(logging.makeLogRecord({}).__dict__) | {
+    *("message", "asctime", "color_message", "traceback")
+}
 _INDENT = "\n    "
 
 
@@ -94,9 +96,10 @@ class JSONLines(logging.Formatter):
 
 
 def _traceback(record: logging.LogRecord) -> str:
+    """The traceback of a line: of what is handled now, or of what it was given as `traceback`."""
     if record.exc_info and not record.exc_text:
         return logging.Formatter().formatException(record.exc_info)
-    return record.exc_text or ""
+    return record.exc_text or str(vars(record).get("traceback", ""))
 
 
 def _printable(line: str) -> str:

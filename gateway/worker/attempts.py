@@ -62,8 +62,8 @@ class Attempts:
         """Try a command once, and commit what came of it.
 
         Returns the seconds until it may be tried again; None if it is done.
-        Cancelling cancels the handler; its attempt stays counted and is made again by whoever
-        holds the partition next.
+        Cancelling cancels the handler; its attempt is made again by whoever holds the partition
+        next, and stays counted unless it is handed back.
 
         Raises:
             LeaseLost: the partition is somebody else's.
@@ -171,7 +171,7 @@ class Attempts:
         """The command had all its attempts, and the last one was not the end of it."""
         last = attempt.number - 1
         if attempt.lost:
-            error = Error("WorkerDied", f"its worker died during attempt {last}")
+            error = Error("WorkerDied", f"its worker died or was stopped during attempt {last}")
             return self._give_up(job, last, Reason.CRASH, error, known=True)
         error = Error("TooManyAttempts", f"attempt {last} failed, and its handler allows no more")
         return self._give_up(job, last, Reason.ATTEMPTS, error, known=True)
@@ -182,9 +182,10 @@ class Attempts:
             return self._give_up(job, number, Reason.ATTEMPTS, error)
         delay = handler.backoff.delay(tries)
         logger.warning(
-            "attempt %d of %d at %s %s failed, the next follows in %.1f s: %s",
+            "attempt %d of %d at %s %s failed, the next follows in %d ms: %s",
             *(number, attempt.base + handler.attempts, job.envelope.type, job.envelope.id),
-            *(delay, error),
+            *(delay * 1000, error),
+            extra=_told(job, number, error),
         )
         return self._settlements.retrying(job.envelope, number, error, delay)
 
@@ -192,8 +193,9 @@ class Attempts:
         self, job: Job, number: int, reason: Reason, error: Error, *, known: bool = False
     ) -> Settlement:
         logger.error(
-            "%s %s becomes a dead letter after attempt %d (%s): %s\n%s",
-            *(job.envelope.type, job.envelope.id, number, reason, error, error.traceback),
+            "%s %s becomes a dead letter after attempt %d (%s): %s",
+            *(job.envelope.type, job.envelope.id, number, reason, error),
+            extra=_told(job, number, error) | {"reason": reason},
         )
         return self._settlements.dead_lettered(
             job.delivery, job.envelope, number, reason, error, known=known
@@ -235,3 +237,13 @@ def _command(envelope: Envelope, handler: Handler, number: int) -> Command[Any]:
         authtype=envelope.authtype,
         authid=envelope.authid,
     )
+
+
+def _told(job: Job, number: int, error: Error) -> dict[str, object]:
+    """What a log line tells programs beside its sentence, and the traceback below it."""
+    return {
+        "command": job.envelope.id,
+        "type": job.envelope.type,
+        "attempt": number,
+        "traceback": error.traceback.rstrip(),
+    }

@@ -195,3 +195,17 @@ def test_a_second_configuration_replaces_the_first() -> None:
     logger.info("once")
     assert first.getvalue() == ""
     assert second.getvalue().count("once") == 1
+
+
+def test_a_traceback_can_be_given_where_nothing_is_handled_now() -> None:
+    failure = {"traceback": "Traceback …\nValueError: boom", "command": "01A"}
+    stream = machine()
+    logger.error("attempt 1 failed", extra=failure)
+    (entry,) = entries(stream)
+    assert entry["message"] == "attempt 1 failed"
+    assert entry["exception"] == failure["traceback"]
+    assert entry["command"] == "01A"
+    assert "traceback" not in entry
+    stream = text("info")
+    logger.error("attempt 1 failed", extra=failure)
+    assert stream.getvalue().splitlines()[-1].strip() == "ValueError: boom"
