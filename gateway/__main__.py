@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="[bold]Exit codes[/]: 0 fine, 1 failed, 2 wrong usage or configuration, "
-    "3 the broker cannot be had.",
+    "3 the broker or the port cannot be had.",
 )
 
 RUN = "Run a gateway"

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from errno import EADDRINUSE
 from pathlib import Path
 
 import uvicorn
@@ -87,7 +88,8 @@ def _listen(config: Config) -> socket.socket:
         listener.bind(address)
         listener.listen(BACKLOG)  # of two processes that bound the same port, only one may
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        hint = "; --port chooses another, 0 any free one" if error.errno == EADDRINUSE else ""
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}{hint}") from error
     listener.set_inheritable(True)
     return listener
 

@@ -255,6 +255,7 @@ async def test_of_two_that_want_one_port_the_second_says_so_and_touches_nothing(
             tmp_path, "run", "--workers", "2", "--port", str(gateway.port), "--data-dir", "data"
         )
         sentence = f"cannot listen on 127.0.0.1:{gateway.port}: Address already in use"
+        sentence += "; --port chooses another, 0 any free one"
         assert (code, said) == (3, f"gateway: {sentence}\n")
         assert (await gateway.http.get("/readyz")).status_code == 200
     assert not (tmp_path / "data").exists()

@@ -51,13 +51,18 @@ CACHED = 4096
 def merge_parameters(data: Any, parameters: Mapping[str, str]) -> Any:
     """Return `data` with the path's parameters as members; the same object if nothing is added.
 
-    A missing body counts as an empty object. Data that is no object stays as it is.
+    A missing body counts as an empty object.
 
     Raises:
-        Unroutable: if the body says something else than the path.
+        Unroutable: if the body says something else than the path, or is no object.
     """
-    if not parameters or not (data is None or isinstance(data, dict)):
+    if not parameters:
         return data
+    if not (data is None or isinstance(data, dict)):
+        raise Unroutable(
+            f"expected an object, of which {', '.join(parameters)} of the path "
+            f"become members, but got {type(data).__name__}"
+        )
     body = data or {}
     for name, value in parameters.items():
         if body.get(name, value) != value:

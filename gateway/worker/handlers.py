@@ -115,6 +115,9 @@ def _check(mark: Mark) -> None:
         raise ValueError(
             f'expected the type of a command, as in @handles("order.place"), but got {mark.type!r}'
         )
+    for name, number in (("retries", mark.retries), ("timeout", mark.timeout)):
+        if not isinstance(number, int | float | None) or isinstance(number, bool):
+            raise TypeError(f"expected a number as {name}, such as 10, but got {number!r}")
     if mark.retries < 0:
         raise ValueError(f"expected retries of 0 or more but got {mark.retries!r}")
     if mark.timeout is not None and not (0 < mark.timeout < math.inf):

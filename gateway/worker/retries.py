@@ -18,6 +18,11 @@ class Backoff:
     longest: float
 
     def __post_init__(self) -> None:
+        if not all(isinstance(each, int | float) for each in (self.first, self.longest)):
+            raise TypeError(
+                "expected backoff and max_backoff in seconds, such as 0.5, "
+                f"but got {self.first!r} and {self.longest!r}"
+            )
         if not 0 <= self.first <= self.longest:
             raise ValueError(
                 f"expected 0 <= backoff <= max_backoff but got {self.first!r} and {self.longest!r}"

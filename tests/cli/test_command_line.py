@@ -31,7 +31,7 @@ def test_help_has_the_exit_codes_and_each_command_has_examples(
 ) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert "3 the broker cannot be had" in " ".join(text.split())
+    assert "3 the broker or the port cannot be had" in " ".join(text.split())
     for command in ("run", "serve", "work", "check", "publish", "subscribe", "dead-letters"):
         assert command in text
         assert main([command, "--help"]) == 0

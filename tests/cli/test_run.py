@@ -153,7 +153,10 @@ async def test_a_port_that_is_taken_is_exit_code_3(short_dir: Path) -> None:
         port = taken.getsockname()[1]
         result = await run("run", "--port", str(port), cwd=short_dir)
     assert result.code == 3
-    assert result.err == f"gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert result.err == (
+        f"gateway: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "--port chooses another, 0 any free one\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "serve", "work"])

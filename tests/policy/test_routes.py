@@ -158,9 +158,15 @@ def test_parameters_of_the_path_become_members() -> None:
     assert merge_parameters(body, {"order": "7"}) == {"a": 1, "order": "7"}
     assert body == {"a": 1}
     assert merge_parameters(None, {"order": "7"}) == {"order": "7"}
-    assert merge_parameters([1], {"order": "7"}) == [1]
+    assert merge_parameters([1], {}) == [1]
     same = {"order": "7"}
     assert merge_parameters(same, {"order": "7"}) is same
+
+
+@pytest.mark.parametrize("body", [[1], "text", 7, True])
+def test_parameters_become_members_of_objects_only(body: object) -> None:
+    with pytest.raises(Unroutable, match="expected an object, of which order of the path become"):
+        merge_parameters(body, {"order": "7"})
 
 
 @pytest.mark.parametrize("value", ["8", 7, None, [], "x" * 10_000])

@@ -247,3 +247,11 @@ async def test_those_of_one_key_never_run_together_though_they_step_aside(stage:
     assert together == []
     assert all(sorted(numbers) == list(range(30)) for numbers in ends.values())
     assert any(numbers != sorted(numbers) for numbers in ends.values())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": "10s"}, {"retries": "5"}, {"backoff": "1s"}, {"max_backoff": None}]
+)
+def test_a_parameter_that_is_no_number_is_told_with_what_was_expected(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected .*, such as .*, but got"):
+        handles("do", **wrong)
