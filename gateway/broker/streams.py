@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from gateway.broker.client import translated
 from gateway.broker.eventlog import Lost, publication_arguments
 from gateway.broker.keys import Keys
+from gateway.broker.line import Line
 from gateway.broker.scripts import Pipeline
 from gateway.commands import CommandStatus, Envelope, Status
 from gateway.errors import KeyReused, StartError, StreamFull, UnknownCommand
@@ -202,15 +203,19 @@ class CommandStreams:
         return taken
 
     async def wait(
-        self, blocking: Redis, newest: Mapping[PartitionId, bytes], *, block_ms: int
-    ) -> None:
-        """Wait until one of the partitions has a command after its newest known one, or for a time.
+        self, line: Line, newest: Mapping[PartitionId, bytes], *, block_ms: int
+    ) -> set[PartitionId]:
+        """Wait until a partition has a command after its newest known one, or for a time.
 
-        Takes nothing, so it may be cancelled at any moment. Raises `BrokerUnavailable`.
+        Returns the partitions of which that is so. Takes nothing, so it may be cancelled at any
+        moment. Raises `BrokerUnavailable`.
         """
-        names: dict[Any, Any] = {self._keys.commands(*each): id for each, id in newest.items()}
+        names = {self._keys.commands(*each).encode(): each for each in newest}
         with translated():
-            await blocking.xread(names, count=1, block=block_ms)
+            found = await line.call(
+                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *newest.values()
+            )
+        return {names[name] for name in found or ()}
 
     async def reclaim(self, partition: PartitionId, token: str) -> Reclaimed | None:
         """Return all commands of a partition that were taken and never settled.

@@ -11,6 +11,7 @@ from functools import partial
 
 from gateway.broker.broker import Broker
 from gateway.broker.eventlog import Lost
+from gateway.broker.line import Line
 from gateway.config import Config
 from gateway.errors import BrokerUnavailable
 from gateway.policy.compiler import Policy
@@ -74,7 +75,7 @@ class Worker:
         self._shutdown = config.worker.shutdown
         self._prefetch = PREFETCH * config.worker.concurrency
         self._streams = broker.commands
-        self._blocking = broker.blocking()
+        self._line = Line(broker.blocking())
         self._stopping, self._changed, self._nudge = (asyncio.Event() for _ in range(3))
         leases = broker.leases(self.name, ttl=config.worker.lease)
         self._pace = min(leases.ttl / 3, BALANCE)
@@ -170,6 +171,7 @@ class Worker:
     async def _read_while_connected(self) -> None:
         """Read commands until the log is lost. Raises `BrokerUnavailable`, `StartError`."""
         await self._streams.open(self._names)
+        many = False
         while True:
             self._changed.clear()
             partitions = self._readable()
@@ -178,8 +180,10 @@ class Worker:
                 continue
             try:
                 await self._reclaim([each for each in partitions if each.uncertain])
-                if not await self._take(partitions):
-                    await self._wait(partitions)
+                # Where one came alone, only its partition is asked for it: each that is asked
+                # keeps it waiting. Where many came, more will have come meanwhile.
+                ready = [] if many else await self._wait(partitions)
+                many = await self._take(ready or partitions) > 1
             except Lost:
                 logger.warning("the log was emptied; its streams are made anew")
                 return
@@ -211,11 +215,11 @@ class Worker:
         partition.newest = reclaimed.newest
         partition.uncertain = False
 
-    async def _take(self, partitions: Sequence[Partition]) -> bool:
-        """Take new commands, and return whether there were any."""
+    async def _take(self, partitions: Sequence[Partition]) -> int:
+        """Take new commands, and return how many they were."""
         asked = {each.id: each for each in partitions if each.held and not each.closing}
         if not asked:
-            return True
+            return 0
         left = (MAX_BYTES - self._holdings.bytes) // (self._largest * len(asked))
         room = {id: self._prefetch - len(each.tasks) for id, each in asked.items()}
         try:
@@ -235,21 +239,22 @@ class Worker:
             self._add(partition, Job(delivery))
         sizes = [len(each.envelope) for each in taken.deliveries]
         self._largest = max(MIN_SIZE, self._largest // 2, *sizes)
-        return bool(taken.deliveries or taken.foreign)
+        return len(taken.deliveries)
 
-    async def _wait(self, partitions: Sequence[Partition]) -> None:
-        """Wait until one of the partitions has commands, or there are others to read."""
+    async def _wait(self, partitions: Sequence[Partition]) -> list[Partition]:
+        """Wait until some of the partitions have commands, or there are others to read.
+
+        Returns those that have some.
+        """
         newest = {each.id: each.newest for each in partitions}
-        arrival = asyncio.ensure_future(
-            self._streams.wait(self._blocking, newest, block_ms=BLOCK_MS)
-        )
+        arrival = asyncio.ensure_future(self._streams.wait(self._line, newest, block_ms=BLOCK_MS))
         change = asyncio.ensure_future(self._changed.wait())
         try:
             await asyncio.wait([arrival, change], return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancelled(arrival, change)
-        if not arrival.cancelled():
-            arrival.result()
+        found = set() if arrival.cancelled() else arrival.result()
+        return [each for each in partitions if each.id in found]
 
     def _add(self, partition: Partition, job: Job) -> None:
         """Let a command run, or wait behind the others of its key."""
