@@ -256,7 +256,10 @@ async def _outcome(listener: Listener, wait: float) -> CommandStatus | None:
             event = await listener.event()
     except TimeoutError:
         return None
-    return msgspec.convert(event["data"], CommandStatus) if event else None
+    try:
+        return msgspec.convert(event["data"], CommandStatus) if event else None
+    except msgspec.ValidationError:  # whoever says so, it is no outcome
+        return None
 
 
 def _decoded(path: str) -> str:

@@ -75,6 +75,10 @@ class CannotRedrive(GatewayError):
     code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
 
 
+class RequestTimeout(GatewayError):
+    code, status, title = "request-timeout", 408, "The request took too long to come"
+
+
 class PayloadTooLarge(GatewayError):
     code, status, title = "payload-too-large", 413, "The body is larger than allowed"
 

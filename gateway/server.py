@@ -5,6 +5,7 @@ import contextlib
 import gc
 import math
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -51,6 +52,7 @@ def run(
         ConfigError: the handlers cannot be used.
         SystemExit: with `FORCED`, after a second signal to several processes.
     """
+    _allow_files()
     listener = _listen(config) if serve else None
     url = _url(config, listener) if listener else ""
 
@@ -71,6 +73,13 @@ def run(
     finally:
         if listener:
             listener.close()
+
+
+def _allow_files() -> None:
+    """Let this process have as many connections as the system allows; many shells allow 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS has a lower bound of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(config: Config) -> socket.socket:

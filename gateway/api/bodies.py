@@ -1,10 +1,14 @@
 """Request bodies: within their limit, of the media type that was expected."""
 
+import asyncio
 import re
 
 from starlette.requests import Request
 
-from gateway.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from gateway.errors import BadRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+PATIENCE = 60.0
+"""Seconds for a body to come: a peer that sends a byte now and then must not stay for ever."""
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE)
 _UTF8 = ("utf-8", "utf8", "us-ascii")
@@ -16,6 +20,7 @@ async def read(request: Request, limit: int) -> bytes:
     Raises:
         PayloadTooLarge: it is larger than `limit` bytes, or says that it will be.
         BadRequest: its declared length is no number.
+        RequestTimeout: it comes too slowly.
         UnsupportedMediaType: it is compressed.
     """
     encoding = request.headers.get("content-encoding", "identity")
@@ -26,6 +31,14 @@ async def read(request: Request, limit: int) -> bytes:
         raise BadRequest(f"expected a number as Content-Length but got {declared[:20]!r}")
     if int(declared) > limit:
         raise PayloadTooLarge(f"expected at most {limit} bytes but got {declared}")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await _read(request, limit)
+    except TimeoutError:
+        raise RequestTimeout(f"expected the whole body within {PATIENCE:g} s") from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     left = limit
     async for chunk in request.stream():

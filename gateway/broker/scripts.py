@@ -30,11 +30,23 @@ class Script(NamedTuple):
 
 
 @cache
-def script(name: str) -> Script:
-    """Return the script in `lua/<name>.lua`, behind the prelude that all share."""
+def scripts() -> dict[str, Script]:
+    """Return all scripts in `lua/`, each behind the prelude that all share.
+
+    All at once, and at the start: later there may be no file descriptor left to read one with.
+    """
     folder = files("gateway.broker") / "lua"
-    source = (folder / "prelude.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
-    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest())
+    sources = {each.name.removesuffix(".lua"): each.read_bytes() for each in folder.iterdir()}
+    prelude = sources.pop("prelude")
+    return {
+        name: Script(name, prelude + body, sha1(prelude + body, usedforsecurity=False).hexdigest())
+        for name, body in sources.items()
+    }
+
+
+def script(name: str) -> Script:
+    """Return the script in `lua/<name>.lua`."""
+    return scripts()[name]
 
 
 class _Call(NamedTuple):
@@ -60,6 +72,7 @@ class Pipeline:
         """`sync_ms`: answer only when the server has what was written on its disk, and wait so long
         for that. It needs Redis 7.2 or Valkey, with an append-only file.
         """
+        scripts()
         self._line = Line(redis)
         self._sync_ms = sync_ms
         self._waiting: deque[_Call] = deque()

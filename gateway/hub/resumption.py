@@ -53,6 +53,8 @@ class Resumption:
         """Requests, and answers that must not overtake the answers to them."""
         self._unanswered: list[_Wish | bytes] = []
         """The same, while the history is being read."""
+        self._wish_of: dict[str, _Wish] = {}
+        """The one that waits, of each channel: a connection has a channel once."""
         self._portions: dict[str, Portion] = {}
         """What is being written."""
         self._held = Held(limit)
@@ -60,12 +62,15 @@ class Resumption:
 
     def add(self, request: Request) -> None:
         """Hold the events of the request's channels from now on; replay them when it is time."""
-        self._waiting.append(_Wish(request, self._hub.here()))
+        wish = _Wish(request, self._hub.here())
+        self._waiting.append(wish)
+        self._wish_of.update(dict.fromkeys(request.channels, wish))
         self._hub.hold(self._connection, request.channels, self._held)
 
     def drop(self, channel: str) -> None:
         """Write nothing of a channel any more."""
-        for wish in _wishes(self._unanswered + self._waiting):
+        wish = self._wish_of.pop(channel, None)
+        if wish is not None:
             wish.channels.discard(channel)
         self._portions.pop(channel, None)
         name = channel.encode()
@@ -171,7 +176,7 @@ class Resumption:
             if isinstance(each, bytes):
                 self._connection.write(each)
                 continue
-            for channel in each.channels:
+            for channel in tuple(each.channels):
                 self._hub.unsubscribe(self._connection, channel)
             each.request.refuse(error)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.errors import Unroutable
 from gateway.events import Event, Publication, Retention, encode, with_channel
 from gateway.policy.routes import Channels, Feeds
 
@@ -26,6 +27,8 @@ class Publisher:
                 pattern covers.
             TypeError: if its data holds what JSON cannot.
         """
+        if event.type.startswith("command.") and (event.channel or "").startswith("commands:"):
+            raise Unroutable(f"only the gateway tells of a command's life, with {event.type!r}")
         encoded = encode(event)
         attributes = msgspec.json.decode(encoded)
         if event.channel is not None:

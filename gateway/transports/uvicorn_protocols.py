@@ -5,7 +5,7 @@ transport and returns the protocol that owns it from then on. The ASGI server fo
 connection, and the endpoint returns.
 """
 
-from asyncio import Transport
+from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,11 @@ D = TypeVar("D", bound=Detached)
 S = TypeVar("S", bound=DetachedSocket)
 
 EXTENSION = "gateway.detach"
+MAX_HEAD = 64 << 10
+"""Bytes of a request's head, or of its trailers. The parser has no bound of its own, and copies a
+line that grows with every read: a large one would hold up everybody."""
+HEAD_PATIENCE = 20.0
+"""Seconds for the head of a request to come."""
 
 
 class _Gone(Transport):
@@ -42,7 +47,58 @@ _GONE = _Gone()
 class HTTPProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn. A GET can become a detached event stream."""
 
+    _unparsed = 0
+    """Bytes that came since the parser last told of a whole head or a piece of a body."""
+    _deadline: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unparsed += len(data)
+        super().data_received(data)
+        if self._unparsed > MAX_HEAD and not self.transport.is_closing():
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unparsed = 0
+        super().on_message_complete()
+
+    def _await_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(
+                HEAD_PATIENCE, self._refuse, b"408 Request Timeout"
+            )
+
+    def _head_came(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: bytes) -> None:
+        self._head_came()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+        self.transport.close()
+
     def on_headers_complete(self) -> None:
+        self._unparsed = 0
+        self._head_came()
         self.scope["extensions"] = cast(Any, {EXTENSION: self.detach})
         super().on_headers_complete()
 
@@ -66,6 +122,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _forget(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
+        self._head_came()
         self.parser = None  # type: ignore[assignment]
         cast(Any, self.scope).pop("extensions", None)
         self.transport = _GONE
@@ -73,6 +130,17 @@ class HTTPProtocol(HttpToolsProtocol):
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """WebSocket by uvicorn up to the handshake; then it can be detached."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # It cannot be read as a handshake (a body, too many or too long headers): the state
+            # machine only falls silent then, and the peer would wait for ever.
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

@@ -20,6 +20,9 @@ from gateway.transports.door import Door, PaceWish, parse_after, parse_pace
 MAX_CHANNELS_IN_URL = 50
 NO_STATUS_RECEIVED = 1005
 """RFC 6455 section 7.4.1: a close frame without a code."""
+SLICE = 16 << 10
+"""Bytes of one connection that are worked on before others have their turn: a read can bring
+thousands of frames, and the event loop reads up to 32 times in a row from one socket."""
 MAX_COMMANDS = 64
 """Commands of one connection that may be on their way at a time; reading stops beyond."""
 
@@ -138,7 +141,7 @@ class DetachedSocket(Detached):
     of a frame to the last one of a message. An idle connection costs nothing for it.
     """
 
-    __slots__ = ("_machine", "_max_size", "_message")
+    __slots__ = ("_machine", "_max_size", "_message", "_rest")
 
     @property
     def encoding(self) -> Encoding:
@@ -152,6 +155,8 @@ class DetachedSocket(Detached):
         self._max_size = max_size
         self._machine: WebSocketProtocol | None = None
         self._message: list[bytes] = []
+        self._rest: bytes | None = None
+        """What was read and waits for its turn; None if nothing does."""
         watch_peer(transport, SILENT_BEATS * heartbeat)
 
     def wrap(self, payload: bytes) -> bytes:
@@ -165,6 +170,30 @@ class DetachedSocket(Detached):
 
     def data_received(self, data: bytes) -> None:
         self.silence = 0
+        if self._rest is not None:
+            self._rest += data
+        elif len(data) <= SLICE:
+            self._take(data)
+        else:
+            self._transport.pause_reading()
+            self._rest = data
+            self._take_slice()
+
+    def _take_slice(self) -> None:
+        assert self._rest is not None
+        data, self._rest = self._rest[:SLICE], self._rest[SLICE:]
+        self._take(data)
+        if self._rest and not self.closed:
+            asyncio.get_running_loop().call_soon(self._take_slice)
+        else:
+            self._rest = None
+            self.read_on()
+
+    def read_on(self) -> None:
+        if self._rest is None:
+            super().read_on()
+
+    def _take(self, data: bytes) -> None:
         if self.closed:
             return
         machine = self._machine
@@ -184,7 +213,8 @@ class DetachedSocket(Detached):
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._message = [bytes((frame.opcode,)), bytes(frame.data)]
         elif frame.opcode is Opcode.CONT:
-            self._message.append(bytes(frame.data))
+            if frame.data:  # empty ones count for no limit, and could go on for ever
+                self._message.append(bytes(frame.data))
         else:
             return  # the machine answers pings and closes
         if frame.fin and not self.closed:

@@ -37,8 +37,7 @@ async def call(handler: Handler, command: Command[Any]) -> Outcome:
     try:
         async with clock:
             if handler.is_async:
-                answer = handler.function(command)
-                return outcome_of(await answer if inspect.isawaitable(answer) else answer)
+                return await asyncio.create_task(_answer(handler, command))
             return await _in_thread(lambda: outcome_of(handler.function(command)))
     except TimeoutError as error:
         if clock.expired():
@@ -48,11 +47,18 @@ async def call(handler: Handler, command: Command[Any]) -> Outcome:
         if cast(asyncio.Task[Any], asyncio.current_task()).cancelling():
             raise
         raise HandlerQuit("something that it waited for was cancelled") from error
+
+
+async def _answer(handler: Handler, command: Command[Any]) -> Outcome:
+    """Run an async handler, in a task of its own: one that cancels its task ends only itself."""
+    try:
+        answer = handler.function(command)
+        return outcome_of(await answer if inspect.isawaitable(answer) else answer)
+    except (Exception, asyncio.CancelledError):
+        raise
     except SystemExit as error:
         raise HandlerQuit("it called exit") from error
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # it would end the worker
+    except BaseException as error:  # it would end the loop
         raise HandlerQuit(f"it raised {type(error).__name__}") from error
 
 

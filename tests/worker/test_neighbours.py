@@ -9,6 +9,7 @@ import pytest
 
 from gateway import Command, Event, handles
 from gateway.broker.streams import partition_of
+from gateway.commands import Status
 from gateway.config import Seconds
 from gateway.worker import consumer
 from gateway.worker.partitions import OVERHEAD
@@ -183,3 +184,29 @@ async def test_what_waits_is_put_away_when_there_is_much_and_is_read_again(
     assert sorted(numbers) == list(range(60))
     assert [n for n in numbers if n % 3] == [n for n in range(60) if n % 3]
     assert max(held) < 400_000 + 4 * (20_000 + OVERHEAD)
+
+
+async def test_a_handler_that_cancels_its_own_task_fails_alone(stage: Stage) -> None:
+    @handles(TYPE, retries=0)
+    async def handle(command: Command[Any]) -> None:
+        if command.data == "bad":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+    async with stage.working(handle):
+        bad = await stage.post("bad", key="k")
+        good = await stage.post("good", key="k")
+        assert (await stage.outcome(bad)).status is Status.DEAD_LETTERED
+        assert (await stage.outcome(good)).status is Status.SUCCEEDED
+
+
+async def test_a_keyboard_interrupt_of_a_handler_ends_its_attempt_alone(stage: Stage) -> None:
+    @handles(TYPE, retries=0)
+    async def handle(command: Command[Any]) -> None:
+        raise KeyboardInterrupt
+
+    async with stage.working(handle):
+        id = await stage.post(key="k")
+        assert (await stage.outcome(id)).status is Status.DEAD_LETTERED
