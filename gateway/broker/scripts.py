@@ -118,10 +118,12 @@ class Pipeline:
         except (RedisError, OSError) as error:
             self._silence.end()
             answers = [error] * len(batch)
-        except BaseException:
+        except asyncio.CancelledError:
             for call in batch:
                 call.answer.cancel()
             raise
+        except Exception as error:  # noqa: BLE001  a mistake of ours, for those who called to tell
+            answers = [error] * len(batch)
         else:
             self._silence.end()
         for call, answer in zip(batch, answers, strict=True):

@@ -116,9 +116,20 @@ class Holdings:
         self._renew_at = asked + self._leases.ttl / 3
         for id in held:
             if id in alive:
-                self.held[id].expires = asked + self._leases.ttl
+                self._prolong(self.held[id], asked + self._leases.ttl)
             else:
                 self.lose(id)
+
+    def _prolong(self, partition: Partition, expires: float) -> None:
+        """Hold a partition for longer; tell, if it did not look held for a moment.
+
+        The answer came late, and the broker counts from when it was asked. Whoever looked for what
+        to read in that moment saw nothing, and waits for a change.
+        """
+        late = not partition.held
+        partition.expires = expires
+        if late:
+            self._on_change()
 
     async def _hand_back(self) -> None:
         """Release the partitions that are done with."""

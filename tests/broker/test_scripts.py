@@ -74,6 +74,13 @@ async def test_one_call_that_fails_leaves_the_others_alone(
     assert "WRONGTYPE" in str(bad)
 
 
+async def test_a_call_that_cannot_be_sent_fails_with_what_is_wrong(pipeline: Pipeline) -> None:
+    """As a cancellation it would end whoever called without a word."""
+    with pytest.raises(UnicodeEncodeError):
+        await acquire(pipeline, "w", key="\ud800")
+    assert await acquire(pipeline, "w") == [1]
+
+
 async def test_a_caller_that_is_cancelled_takes_back_a_call_that_was_not_sent(
     pipeline: Pipeline,
 ) -> None:

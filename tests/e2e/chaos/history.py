@@ -124,9 +124,9 @@ class Watch(msgspec.Struct, kw_only=True):
     """How it ended when nobody had ended it."""
     starts: int = 1
     most_lines: int = 0
-    """Lines that it wrote to its log in one second, at most."""
+    """Lines that it wrote to its log in one second, at most; a traceback is part of its line."""
     said: list[str] = []
-    """The last of these lines."""
+    """The last lines of its log."""
     idling: list[tuple[float, float]] = []
     """While the log was away: for how many seconds, and the processor time that it used."""
 

@@ -29,7 +29,7 @@ PASSING = {"broker-unavailable", "overloaded", "stream-full"}
 """Codes of refusals after which it makes sense to ask again."""
 
 KINDS = {"do": 0.92, "flaky": 0.03, "reject": 0.04, "poison": 0.01}
-SECONDS = (0.0, 0.0, 0.01, 0.05, 0.3)
+SECONDS = (0.0, 0.0, 0.02, 0.1, 0.6)
 """What handlers take."""
 
 

@@ -135,7 +135,9 @@ class Program:
                 self._count(line)
 
     def _count(self, line: bytes) -> None:
-        second = int(time.monotonic())
-        self._lines[second] += 1
-        self.watch.most_lines = max(self.watch.most_lines, self._lines[second])
+        """Count a line, unless it goes on with the one before it, as those of a traceback do."""
+        if not line[:1].isspace():
+            second = int(time.monotonic())
+            self._lines[second] += 1
+            self.watch.most_lines = max(self.watch.most_lines, self._lines[second])
         self.watch.said = [*self.watch.said[1 - LAST_WORDS :], line.decode(errors="replace")]
