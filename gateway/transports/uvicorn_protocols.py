@@ -11,8 +11,10 @@ from typing import Any, TypeVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
 from websockets.frames import Opcode
 from websockets.http11 import Request
+from websockets.protocol import Protocol as StateMachine
 
 from gateway.transports.connection import Detached
 from gateway.transports.websocket import DetachedSocket
@@ -103,8 +105,29 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        super().handle_websocket_upgrade()
+        """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again."""
+        if not self._is_ordinary():
+            super().handle_websocket_upgrade()  # which knows what to refuse of it
+        else:
+            self.connections.discard(self)
+            websocket = WebSocketProtocol(self.config, self.server_state, self.app_state)
+            websocket.connection_made(self.transport)
+            websocket.begin(Request(self.url.decode(), _decoded(self.headers)))
+            self.transport.set_protocol(websocket)
         self._forget()
+
+    def _is_ordinary(self) -> bool:
+        """Tell whether the other parser could find nothing wrong with the request."""
+        return (
+            self.scope["method"] == "GET"
+            and self.url.isascii()
+            and len(self.url) <= 4096
+            and len(self.headers) <= 64
+            and not any(
+                len(value) > 4096 or name in (b"content-length", b"transfer-encoding")
+                for name, value in self.headers
+            )
+        )
 
     def detach(self, factory: Callable[[Transport], D]) -> D:
         """Hand the connection over, in the middle of a response whose head was sent."""
@@ -128,8 +151,21 @@ class HTTPProtocol(HttpToolsProtocol):
         self.transport = _GONE
 
 
+def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:
+    decoded = Headers()
+    for name, value in headers:
+        decoded[name.decode("ascii")] = value.decode("latin-1")
+    return decoded
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """WebSocket by uvicorn up to the handshake; then it can be detached."""
+
+    def begin(self, request: Request) -> None:
+        """Take a request that was parsed already; what comes after it are frames."""
+        self.conn.parser = StateMachine.parse(self.conn)
+        next(self.conn.parser)
+        self.handle_connect(request)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
