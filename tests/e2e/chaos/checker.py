@@ -34,7 +34,7 @@ EFFECT = "work.done"
 
 LONGEST_REST = 45.0
 """Seconds in which everything must have come to rest. On an idle machine it takes two or three."""
-MOST_LINES = 40
+MOST_LINES = 30
 """Lines that a process may write to its log in a second."""
 IDLE_SHARE, IDLE_EXTRA = 0.4, 0.3
 """Of a core, and seconds besides, that a process may use while the log is away."""
