@@ -51,9 +51,10 @@ class Line:
         try:
             async with asyncio.timeout(self._patience) as timer:
                 await connection.send_packed_command(packed, check_health=False)
-                for _ in commands:
+                for number in range(len(commands)):
+                    if number:
+                        timer.reschedule(clock() + self._patience)
                     answers.append(await _answer(connection))
-                    timer.reschedule(clock() + self._patience)
         except TimeoutError as error:
             raise SilentServer("the server gave no answer") from error
         return answers
