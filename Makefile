@@ -3,6 +3,11 @@
 # In CI a test that is skipped is a test that failed: everything that tests need is there.
 no_skips := $(if $(CI),-p tests.no_skips)
 
+# Tests wait for servers much of their time, so one process more than there are processors. The tests of a
+# file stay together, in the order that tests/conftest.py gives them. ARGS=-n0 is everything in one process.
+processes := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+parallel := --numprocesses $(processes) --dist loadfile --no-loadscope-reorder
+
 .PHONY: help run test lint format bench bench-guarantees bench-restart chaos dist lock clean runtime dev
 
 help:
@@ -22,7 +27,7 @@ run: runtime
 	@exec .venv/bin/gateway run $(ARGS)
 
 test: dev
-	.venv/bin/python -m pytest $(no_skips) $(ARGS)
+	.venv/bin/python -m pytest $(no_skips) $(parallel) $(ARGS)
 
 lint: dev
 	.venv/bin/ruff check .

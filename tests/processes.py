@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import Broker, eventually, is_alive
+from tests.servers import KEPT, Broker, eventually, is_alive
 
 PATIENCE = 30.0
 """Seconds for what must happen sooner or later."""
@@ -71,7 +71,9 @@ class Running:
     def __init__(self, process: Process, port: int) -> None:
         self.process = process
         self.port = port
-        self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+        self.http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, limits=KEPT
+        )
 
     async def place(self, number: int) -> None:
         answer = await self.http.post("/place", json=number, headers={"prefer": "wait=20"})

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import httpx
 import pytest
 
 from gateway.broker.client import Clients
@@ -26,6 +27,11 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds for what must happen sooner or later. On an idle machine it takes a fraction of one."""
+
+
+KEPT = httpx.Limits(keepalive_expiry=2.0)
+"""How long a client of a gateway keeps a connection that it does not use. After five seconds the
+gateway ends it, and a request that is sent at that moment would fail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)
+
 ROOT = Path(__file__).parents[1]
 
 SUITE = """
@@ -32,7 +34,7 @@ def run_pytest(directory: Path, *options: str) -> subprocess.CompletedProcess[st
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -44,16 +46,21 @@ def test_a_developer_may_skip(tmp_path: Path) -> None:
     assert "1 skipped, 1 xfailed" in result.stdout
 
 
-def test_in_ci_a_skipped_test_fails_with_its_reason(tmp_path: Path) -> None:
+in_one_or_several_processes = pytest.mark.parametrize("processes", ["0", "2"])
+
+
+@in_one_or_several_processes
+def test_in_ci_a_skipped_test_fails_with_its_reason(tmp_path: Path, processes: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
-    result = run_pytest(tmp_path, "-p", "tests.no_skips")
+    result = run_pytest(tmp_path, "-p", "tests.no_skips", "-n", processes)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "1 failed, 1 xfailed" in result.stdout
     assert "no browser" in result.stdout
 
 
-def test_in_ci_a_skipped_module_fails_with_its_reason(tmp_path: Path) -> None:
+@in_one_or_several_processes
+def test_in_ci_a_skipped_module_fails_with_its_reason(tmp_path: Path, processes: str) -> None:
     (tmp_path / "test_module.py").write_text(SKIPPED_MODULE)
-    result = run_pytest(tmp_path, "-p", "tests.no_skips")
-    assert result.returncode == pytest.ExitCode.INTERRUPTED
+    result = run_pytest(tmp_path, "-p", "tests.no_skips", "-n", processes)
+    assert result.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED)
     assert "no_such_module" in result.stdout

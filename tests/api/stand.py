@@ -17,7 +17,7 @@ from gateway.policy.compiler import Policy
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from gateway.worker.consumer import Worker
 from gateway.worker.loading import handlers_of
-from tests.servers import eventually
+from tests.servers import KEPT, eventually
 
 Handler = Callable[..., Any]
 
@@ -68,7 +68,8 @@ async def standing(config: Config, *handlers: Handler) -> AsyncIterator[Stand]:
             worker = Worker(broker, handlers_of(*handlers), policy, config)
             await stack.enter_async_context(working(worker))
         port = await stack.enter_async_context(_listening(gateway, config))
-        http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        url = f"http://127.0.0.1:{port}"
+        http = httpx.AsyncClient(base_url=url, timeout=30, limits=KEPT)
         yield Stand(gateway, broker, port, await stack.enter_async_context(http))
 
 

@@ -16,7 +16,7 @@ from gateway.__main__ import main
 from gateway.commands import Status
 from tests.cli.terminal import run
 from tests.cli.test_run import ready
-from tests.servers import Broker, free_port
+from tests.servers import KEPT, Broker, free_port
 from tests.worker.stage import TYPE, Stage, config_of
 
 pytestmark = pytest.mark.anyio
@@ -281,7 +281,7 @@ async def test_the_originator_hears_of_failure_dead_letter_and_redrive(short_dir
     (short_dir / "shop.py").write_text(HANDLERS)
     async with (
         ready("run", "--port", "0", cwd=short_dir) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=20) as client,
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, limits=KEPT) as client,
         connect(f"{gateway.url.replace('http', 'ws')}/ws", proxy=None) as socket,
     ):
         failed = await place(client, {"customer": "c", "qty": 0})

@@ -78,7 +78,7 @@ async def test_run_in_an_empty_folder_runs_the_example_and_its_curls_work(short_
         follow, post, wait = gateway.curls()
         assert follow[:2] == ["curl", "-N"]
         async with (
-            httpx.AsyncClient(timeout=10) as client,
+            httpx.AsyncClient(timeout=30) as client,
             client.stream("GET", follow[2]) as stream,
         ):
             lines = stream.aiter_lines()

@@ -92,7 +92,7 @@ async def test_the_head_is_that_of_an_event_stream(gateway: Serving) -> None:
 async def test_a_wrong_request_is_a_problem(
     gateway: Serving, query: str, status: int, code: str
 ) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"http://127.0.0.1:{gateway.port}/sse{query}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -158,7 +158,7 @@ async def test_the_oldest_position_of_several_channels_is_the_one_to_come_back_w
 
 async def test_a_stream_may_follow_another_request_on_its_connection(gateway: Serving) -> None:
     limits = httpx.Limits(max_connections=1)
-    async with httpx.AsyncClient(limits=limits) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=30) as client:
         base = f"http://127.0.0.1:{gateway.port}"
         assert (await client.get(f"{base}/healthz")).status_code == 200
         async with client.stream("GET", f"{base}/sse?channel=orders") as answer:

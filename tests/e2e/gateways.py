@@ -17,7 +17,7 @@ import httpx
 
 from gateway.resources import example_config
 from tests.proxy import Proxy
-from tests.servers import eventually, is_alive
+from tests.servers import KEPT, eventually, is_alive
 
 PATIENCE = 30.0
 """Seconds for what must happen sooner or later. On an idle machine it takes a fraction of one."""
@@ -138,7 +138,7 @@ class Site:
     def __init__(self, folder: Path, processes: AsyncExitStack) -> None:
         self.folder = folder
         self.cable = Proxy(0)
-        self.http = httpx.AsyncClient(timeout=PATIENCE)
+        self.http = httpx.AsyncClient(timeout=PATIENCE, limits=KEPT)
         self.gateway: Gateway
         self._processes = processes
 
