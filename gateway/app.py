@@ -17,11 +17,13 @@ from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
+from gateway.auth.authenticator import Authenticator
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
@@ -56,8 +58,16 @@ class Gateway:
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        guard = Guard(
+            Authenticator([], anonymous=config.auth.anonymous),
+            policy.permissions,
+            policy.channels,
+            broker.commands,
+            self.admission,
+        )
         self.dispatcher = Dispatcher(
             policy.commands,
+            guard,
             self._publisher,
             broker.commands,
             broker.events,
@@ -65,6 +75,7 @@ class Gateway:
             self.admission,
             self.metrics,
             max_body=server.max_body,
+            claims=config.auth.claims,
         )
         self._broker = broker
         self._measure()
@@ -144,14 +155,19 @@ class Gateway:
         return health.Health(connected=self.feed.connected, circuit=self.admission.circuit)
 
     def _routes(self) -> Iterator[BaseRoute]:
-        server, channels = self.config.server, self.policy.channels
+        server = self.config.server
         command = CommandEndpoint(
             self.dispatcher, max_body=server.max_body, max_wait=server.max_wait
         )
         for route in self.policy.commands:
             yield Route(route.path, command.__call__, methods=["POST"])
-        events = EventsEndpoint(self.dispatcher, self.config.events, max_body=server.max_body)
-        history = HistoryEndpoint(self._broker.events, channels, self._publisher.retention)
+        events = EventsEndpoint(
+            self.dispatcher,
+            self.config.events,
+            max_body=server.max_body,
+            secured=self.policy.permissions.secured,
+        )
+        history = HistoryEndpoint(self.dispatcher, self._broker.events, self._publisher.retention)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
         yield Route("/channels/{channel:path}/history", history.__call__)

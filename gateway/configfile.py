@@ -18,9 +18,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from gateway.config import Bytes, Config, Seconds
+from gateway.config import Config
 from gateway.errors import ConfigError, Problem
 from gateway.report import Report, did_you_mean
+from gateway.settings import Bytes, Seconds
 from gateway.tomllines import KeyPath, lines_of
 
 FILE_NAME = "gateway.toml"

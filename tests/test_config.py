@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Bytes, ChannelConfig, Config, Seconds
+from gateway.config import ChannelConfig, Config
 from gateway.configfile import load
 from gateway.errors import ConfigError, GatewayError, Problem
 from gateway.policy import Policy, load_checked
+from gateway.settings import Bytes, Seconds
 
 Problems = Callable[..., list[str]]
 

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.__main__ import app
-from gateway.config import Bytes, Config, Seconds
+from gateway.config import Config
 from gateway.policy import load_checked
+from gateway.settings import Bytes, Seconds
 from gateway.worker.loading import load as load_handlers
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

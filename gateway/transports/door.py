@@ -6,13 +6,16 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.channels import EARLIEST, Position, check_name
+from starlette.requests import HTTPConnection
+
+from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
-from gateway.errors import BadRequest, UnknownChannel
+from gateway.errors import BadRequest
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import AT_ONCE, Pace
 from gateway.policy.routes import Channels
+from gateway.principals import Caller, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +50,12 @@ class Door:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Requests of connections that are being worked on."""
 
-    def check_channel(self, name: str) -> str:
-        """Return `name` if it can be subscribed to. Raises `BadRequest`, `UnknownChannel`."""
-        if self.channels.match(check_name(name)) is None:
-            raise UnknownChannel(f"no configured channel pattern covers {name!r}")
-        return name
+    async def identify(self, connection: HTTPConnection, transport: Transport) -> Caller:
+        """Return who wants to connect. Raises `Unauthorized`."""
+        peer = connection.client.host if connection.client else ""
+        return await self.dispatcher.guard.identify(
+            connection.headers, connection.query_params, peer=peer, transport=transport
+        )
 
     def pace(self, name: str, wish: PaceWish) -> Pace:
         """Return how a subscription will hear a channel: the slower of what both sides want.

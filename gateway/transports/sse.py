@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscriptions
 from gateway.hub.subscription import Encoding, Request
+from gateway.principals import Caller, Transport
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, parse_after, parse_pace
@@ -31,8 +32,8 @@ class DetachedEventStream(Detached):
     def encoding(self) -> Encoding:
         return frames.EVENT_STREAM_CHUNKS
 
-    def __init__(self, transport: asyncio.Transport, door: Door) -> None:
-        super().__init__(transport, door.hub)
+    def __init__(self, transport: asyncio.Transport, door: Door, caller: Caller) -> None:
+        super().__init__(transport, door.hub, caller)
         watch_peer(transport, SILENT_BEATS * door.heartbeat)
         door.hub.open(self)
 
@@ -53,8 +54,8 @@ class PlainEventStream(Buffered):
     def encoding(self) -> Encoding:
         return frames.EVENT_STREAM_BLOCKS
 
-    def __init__(self, door: Door) -> None:
-        super().__init__(door.hub)
+    def __init__(self, door: Door, caller: Caller) -> None:
+        super().__init__(door.hub, caller)
         door.hub.open(self)
 
     def wrap(self, block: bytes) -> bytes:
@@ -77,7 +78,7 @@ class DetachedResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         connection = scope["extensions"]["gateway.detach"](
-            lambda transport: DetachedEventStream(transport, self._door)
+            lambda transport: DetachedEventStream(transport, self._door, self._wish.caller)
         )
         self._wish.subscribe(self._door, connection)
 
@@ -85,8 +86,12 @@ class DetachedResponse(Response):
 class Wish:
     """What a request for an event stream asks for."""
 
-    def __init__(self, door: Door, request: HTTPRequest) -> None:
-        """Read the request. Raises `BadRequest`, `UnknownChannel`, `TooManySubscriptions`."""
+    def __init__(self, door: Door, request: HTTPRequest, caller: Caller) -> None:
+        """Read the request.
+
+        Raises `BadRequest`, `UnknownChannel`, `TooManySubscriptions`, `Forbidden`, `Unauthorized`.
+        """
+        self.caller = caller
         query = request.query_params
         channels = tuple(dict.fromkeys(query.getlist("channel")))
         if not channels:
@@ -95,10 +100,12 @@ class Wish:
             raise TooManySubscriptions(
                 f"expected at most {door.max_subscriptions} channels but got {len(channels)}"
             )
-        self._channels = tuple(door.check_channel(name) for name in channels)
+        self.channels = tuple(
+            door.dispatcher.guard.check_channel(name, caller) for name in channels
+        )
         token = request.headers.get("last-event-id") or query.get("last_event_id")
         self._after = parse_after(token or None)
-        self._paces = door.paces(self._channels, parse_pace(query))
+        self._paces = door.paces(self.channels, parse_pace(query))
 
     def subscribe(self, door: Door, connection: DetachedEventStream | PlainEventStream) -> None:
         """Subscribe a connection to what was asked for."""
@@ -109,7 +116,7 @@ class Wish:
         door.hub.subscribe(
             connection,
             Request(
-                self._channels,
+                self.channels,
                 self._after,
                 acknowledge=lambda standings: connection.wrap(
                     frames.sse_subscribed(standings, self._paces)
@@ -125,7 +132,9 @@ async def endpoint(request: HTTPRequest) -> Response:
     door: Door = request.app.state.door
     if request.method == "HEAD":
         return Response(headers=HEADERS)
-    wish = Wish(door, request)
+    caller = await door.identify(request, Transport.SSE)
+    wish = Wish(door, request, caller)
+    await door.dispatcher.guard.check_owner(wish.channels, caller)
     if "gateway.detach" in request.scope.get("extensions", {}):
         return DetachedResponse(door, wish)
     return EventSourceResponse(
@@ -137,7 +146,7 @@ async def endpoint(request: HTTPRequest) -> Response:
 
 
 async def _stream(door: Door, wish: Wish) -> AsyncIterator[bytes]:
-    connection = PlainEventStream(door)
+    connection = PlainEventStream(door, wish.caller)
     try:
         wish.subscribe(door, connection)
         async for data in connection.chunks():

@@ -17,7 +17,7 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol as StateMachine
 
 from gateway.transports.connection import Detached
-from gateway.transports.websocket import DetachedSocket
+from gateway.transports.rfc6455 import DetachedSocket
 
 D = TypeVar("D", bound=Detached)
 S = TypeVar("S", bound=DetachedSocket)

@@ -24,12 +24,12 @@ from gateway.config import (
     CommandConfig,
     Config,
     HistoryConfig,
-    Seconds,
     ServerConfig,
 )
 from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
+from gateway.settings import Seconds
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from tests.servers import RunningServer, eventually
 
