@@ -51,6 +51,10 @@ class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
 
 
+class NoCredentials(Unauthorized):
+    """Nothing was shown where something is needed."""
+
+
 class Forbidden(GatewayError):
     code, status, title = "forbidden", 403, "Not allowed"
 
@@ -69,6 +73,18 @@ class UnknownCommand(NotFound):
 
 class UnknownDeadLetter(NotFound):
     code, title = "unknown-dead-letter", "No dead letter has this id"
+
+
+class UnknownBlock(NotFound):
+    code, title = "unknown-block", "There is no such block"
+
+
+class UnknownConnection(NotFound):
+    code, title = "unknown-connection", "No connection has this id"
+
+
+class TooManyBlocks(GatewayError):
+    code, status, title = "too-many-blocks", 409, "There are too many blocks"
 
 
 class CannotRedrive(GatewayError):

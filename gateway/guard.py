@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.admission import Admission
-from gateway.auth.authenticator import Authenticator
+from gateway.auth.doorkeeper import Doorkeeper
 from gateway.broker.streams import CommandStreams
 from gateway.channels import check_name
 from gateway.errors import Forbidden, UnknownChannel
@@ -19,13 +19,13 @@ class Guard:
 
     def __init__(
         self,
-        authenticator: Authenticator,
         permissions: Permissions,
         channels: Channels,
         streams: CommandStreams,
         admission: Admission,
+        doorkeeper: Doorkeeper,
     ) -> None:
-        self._authenticator = authenticator
+        self._doorkeeper = doorkeeper
         self._permissions = permissions
         self._channels = channels
         self._streams = streams
@@ -42,15 +42,19 @@ class Guard:
         """Return who makes a request, and from where. `peer` is the address of the connection.
 
         Raises:
-            Unauthorized: the credentials are wrong; or there are none, and some are needed.
+            Unauthorized: the credentials are wrong, or were revoked.
+            NoCredentials: there are none, and some are needed.
+            Forbidden: the caller is blocked.
+            Overloaded, BrokerUnavailable: a ticket is shown, and cannot be looked at now.
         """
-        principal = await self._authenticator.identify(headers, query)
-        return Caller(principal, peer, transport)
+        return await self._doorkeeper.identify(headers, query, peer=peer, transport=transport)
 
     def check_command(
         self, route: CommandRoute, caller: Caller, data: Any, parameters: Mapping[str, str]
     ) -> None:
         """Return if the caller may send this command. Raises `Forbidden`, `Unauthorized`."""
+        if caller.channels is not None:
+            raise Forbidden("this ticket is for channels alone")
         self._permissions.check_command(route, caller, data, parameters)
 
     def check_channel(self, name: str, caller: Caller, action: Action = Action.SUBSCRIBE) -> str:
@@ -63,6 +67,8 @@ class Guard:
             UnknownChannel: no configured pattern covers it.
             Forbidden, Unauthorized: the caller may not.
         """
+        if caller.channels is not None and name not in caller.channels:
+            raise Forbidden("this ticket is for other channels")
         match = self._channels.match(check_name(name))
         if match is None:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from gateway.errors import Unauthorized
+from gateway.errors import NoCredentials, Unauthorized
 from gateway.principals import ANONYMOUS, Principal
 
 
@@ -26,17 +26,23 @@ class Authenticator:
         self._sources = tuple(sources)
         self._anonymous = anonymous or not sources
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is any way to tell one from another."""
+        return bool(self._sources)
+
     async def identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Principal:
         """Return who makes a request with these headers and this query.
 
         Raises:
-            Unauthorized: the credentials are wrong; or there are none, and some are needed.
+            Unauthorized: the credentials are wrong.
+            NoCredentials: there are none, and some are needed.
         """
         token = bearer(headers)
         if token is not None and self._sources:
             return await self.principal(token)
         if not self._anonymous:
-            raise Unauthorized("expected credentials: Authorization: Bearer and a token")
+            raise NoCredentials("expected credentials: Authorization: Bearer and a token")
         return ANONYMOUS
 
     async def principal(self, token: str) -> Principal:

@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from starlette.requests import HTTPConnection
 
+from gateway.auth.doorkeeper import Doorkeeper
 from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadRequest
 from gateway.hub.hub import Hub
-from gateway.hub.subscription import AT_ONCE, Pace
+from gateway.hub.subscription import AT_ONCE, Connection, Pace
 from gateway.policy.routes import Channels
 from gateway.principals import Caller, Transport
 
@@ -22,6 +24,22 @@ logger = logging.getLogger(__name__)
 
 MAX_RATE = 1000
 """Times a second."""
+
+
+@dataclass(slots=True, eq=False)
+class Introduction:
+    """What waits until a connection has said who it is."""
+
+    channels: Sequence[str] = ()
+    """Those of its URL."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    begun: bool = False
+    """It has said so, and that is being looked at."""
+    frames: list[bytes] = field(default_factory=list)
+    """What it said since."""
+
+
+Introductions = WeakKeyDictionary[Connection, Introduction]
 
 
 class PaceWish(NamedTuple):
@@ -47,15 +65,30 @@ class Door:
     max_frame: int
     heartbeat: float
     """Seconds."""
+    doorkeeper: Doorkeeper
+    first_frame: float
+    """Seconds for who shows nothing to say who it is."""
+    introductions: Introductions = field(default_factory=WeakKeyDictionary)
+    """Of the connections that have yet to say who they are."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Requests of connections that are being worked on."""
 
     async def identify(self, connection: HTTPConnection, transport: Transport) -> Caller:
-        """Return who wants to connect. Raises `Unauthorized`."""
+        """Return who wants to connect. Raises as `Guard.identify` does."""
         peer = connection.client.host if connection.client else ""
         return await self.dispatcher.guard.identify(
             connection.headers, connection.query_params, peer=peer, transport=transport
         )
+
+    def admit(self, connection: Connection) -> bool:
+        """Look again at a connection that is open now: its caller may have been blocked meanwhile.
+
+        Returns False if it is closed.
+        """
+        block = self.doorkeeper.blocked(connection.caller.principal)
+        if block is not None:
+            connection.goodbye(block.close_code, 0)
+        return not connection.closed
 
     def pace(self, name: str, wish: PaceWish) -> Pace:
         """Return how a subscription will hear a channel: the slower of what both sides want.

@@ -80,7 +80,8 @@ class DetachedResponse(Response):
         connection = scope["extensions"]["gateway.detach"](
             lambda transport: DetachedEventStream(transport, self._door, self._wish.caller)
         )
-        self._wish.subscribe(self._door, connection)
+        if self._door.admit(connection):
+            self._wish.subscribe(self._door, connection)
 
 
 class Wish:
@@ -148,7 +149,8 @@ async def endpoint(request: HTTPRequest) -> Response:
 async def _stream(door: Door, wish: Wish) -> AsyncIterator[bytes]:
     connection = PlainEventStream(door, wish.caller)
     try:
-        wish.subscribe(door, connection)
+        if door.admit(connection):
+            wish.subscribe(door, connection)
         async for data in connection.chunks():
             yield data
     finally:

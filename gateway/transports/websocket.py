@@ -4,22 +4,20 @@ import asyncio
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.errors import CloseCode, GatewayError
+from gateway.errors import CloseCode, GatewayError, NoCredentials
 from gateway.hub.subscription import Encoding
-from gateway.principals import Caller, Transport
+from gateway.principals import UNKNOWN, Caller, Transport
 from gateway.transports import frames
 from gateway.transports.connection import HIGH_WATER, SILENT_BEATS, Buffered
-from gateway.transports.dialogue import receive, subscribe_from_url
+from gateway.transports.dialogue import (
+    CLOSE_CODES,
+    await_introduction,
+    receive,
+    subscribe_from_url,
+)
 from gateway.transports.door import Door
 from gateway.transports.rfc6455 import DetachedSocket
 
-CLOSE_CODES = {
-    400: CloseCode.BAD_FRAME,
-    401: CloseCode.UNAUTHORIZED,
-    403: CloseCode.FORBIDDEN,
-    429: CloseCode.TOO_MANY,
-}
-"""By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_COMMANDS = 64
 """Commands of one connection that may be on their way at a time; reading stops beyond."""
 
@@ -137,8 +135,9 @@ async def endpoint(websocket: WebSocket) -> None:
     query = websocket.query_params
     channels = query.getlist("channel")
     try:
-        caller = await door.identify(websocket, Transport.WEBSOCKET)
-        await door.dispatcher.guard.check_owner(channels, caller)
+        caller = await _caller(door, websocket)
+        if caller.principal is not UNKNOWN:
+            await door.dispatcher.guard.check_owner(channels, caller)
     except GatewayError as error:
         await _turn_away(websocket, error)
         return
@@ -149,10 +148,21 @@ async def endpoint(websocket: WebSocket) -> None:
         connection = detach(lambda transport: Socket(transport, door, caller))
     else:
         connection = PlainSocket(websocket, door, caller)
-    if channels:
+    if caller.principal is UNKNOWN:
+        await_introduction(door, connection, channels, query)
+    elif door.admit(connection) and channels:
         subscribe_from_url(door, connection, channels, query)
     if isinstance(connection, PlainSocket):
         await connection.run()
+
+
+async def _caller(door: Door, websocket: WebSocket) -> Caller:
+    """Return who wants to connect: `UNKNOWN` if it shows nothing, and has to say it then."""
+    try:
+        return await door.identify(websocket, Transport.WEBSOCKET)
+    except NoCredentials:
+        peer = websocket.client.host if websocket.client else ""
+        return Caller(UNKNOWN, peer, Transport.WEBSOCKET)
 
 
 async def _turn_away(websocket: WebSocket, error: GatewayError) -> None:
