@@ -50,9 +50,10 @@ class BadFrame(BadRequest):
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
 
-
-class NoCredentials(Unauthorized):
-    """Nothing was shown where something is needed."""
+    def __init__(self, detail: str, *, missing: bool = False) -> None:
+        """`missing`: none were shown, and a WebSocket can still say who it is."""
+        super().__init__(detail)
+        self.missing = missing
 
 
 class Forbidden(GatewayError):

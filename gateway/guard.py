@@ -42,8 +42,8 @@ class Guard:
         """Return who makes a request, and from where. `peer` is the address of the connection.
 
         Raises:
-            Unauthorized: the credentials are wrong, or were revoked.
-            NoCredentials: there are none, and some are needed.
+            Unauthorized: the credentials are wrong, or were revoked; or they are missing, and some
+                are needed.
             Forbidden: the caller is blocked.
             Overloaded, BrokerUnavailable: a ticket is shown, and cannot be looked at now.
         """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from gateway.errors import NoCredentials, Unauthorized
+from gateway.errors import Unauthorized
 from gateway.principals import ANONYMOUS, Principal
 
 
@@ -35,14 +35,14 @@ class Authenticator:
         """Return who makes a request with these headers and this query.
 
         Raises:
-            Unauthorized: the credentials are wrong.
-            NoCredentials: there are none, and some are needed.
+            Unauthorized: the credentials are wrong; or they are missing, and some are needed.
         """
         token = bearer(headers)
         if token is not None and self._sources:
             return await self.principal(token)
         if not self._anonymous:
-            raise NoCredentials("expected credentials: Authorization: Bearer and a token")
+            text = "expected credentials: Authorization: Bearer and a token"
+            raise Unauthorized(text, missing=True)
         return ANONYMOUS
 
     async def principal(self, token: str) -> Principal:

@@ -93,6 +93,14 @@ def await_introduction(
     door.hub.expiry.set(connection, end, CloseCode.UNAUTHORIZED)
 
 
+def tell_end(connection: Talker) -> None:
+    """Tell a connection that showed who it is until when that holds, if it does not for ever."""
+    principal = connection.caller.principal
+    if principal.expires is not None:
+        said = frames.authenticated(None, "authenticated", principal)
+        connection.write(connection.wrap(said))
+
+
 def _introduce(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None] | None:
     """Take a frame of a connection that has not said yet who it is, or of which that is unknown."""
     introduction = door.introductions.setdefault(connection, Introduction())

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.errors import CloseCode, GatewayError, NoCredentials
+from gateway.errors import CloseCode, GatewayError, Unauthorized
 from gateway.hub.subscription import Encoding
 from gateway.principals import UNKNOWN, Caller, Transport
 from gateway.transports import frames
@@ -14,6 +14,7 @@ from gateway.transports.dialogue import (
     await_introduction,
     receive,
     subscribe_from_url,
+    tell_end,
 )
 from gateway.transports.door import Door
 from gateway.transports.rfc6455 import DetachedSocket
@@ -150,8 +151,10 @@ async def endpoint(websocket: WebSocket) -> None:
         connection = PlainSocket(websocket, door, caller)
     if caller.principal is UNKNOWN:
         await_introduction(door, connection, channels, query)
-    elif door.admit(connection) and channels:
-        subscribe_from_url(door, connection, channels, query)
+    elif door.admit(connection):
+        tell_end(connection)
+        if channels:
+            subscribe_from_url(door, connection, channels, query)
     if isinstance(connection, PlainSocket):
         await connection.run()
 
@@ -160,7 +163,9 @@ async def _caller(door: Door, websocket: WebSocket) -> Caller:
     """Return who wants to connect: `UNKNOWN` if it shows nothing, and has to say it then."""
     try:
         return await door.identify(websocket, Transport.WEBSOCKET)
-    except NoCredentials:
+    except Unauthorized as error:
+        if not error.missing:
+            raise
         peer = websocket.client.host if websocket.client else ""
         return Caller(UNKNOWN, peer, Transport.WEBSOCKET)
 

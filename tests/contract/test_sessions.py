@@ -27,9 +27,10 @@ PATIENT = Seconds(60)
 def secured(config: Config, **auth: Any) -> Config:
     """A channel of one's own, one for all, and one for those with a role."""
     history = HistoryConfig()
+    usual: dict[str, Any] = {"first_frame": PATIENT, "cookie": "session"}
     return msgspec.structs.replace(
         config,
-        auth=Secured(**{"first_frame": PATIENT, "cookie": "session"} | auth),
+        auth=Secured(**usual | auth),
         admin=AdminConfig(tokens=["operator"]),
         channels=[
             ChannelConfig(pattern="own:{name}", subscribe="principal.id == name", history=history),
@@ -278,6 +279,9 @@ async def test_a_connection_ends_with_its_token(gateway: Serving, register: Regi
         talk(gateway.port, additional_headers=dict(shown)) as ann,
         http_stream(gateway.port, "/sse?channel=own:ann", shown) as stream,
     ):
+        told = (await ann.hear())["authenticated"]
+        assert told["principal"]["id"] == "ann"
+        assert 0 < told["expires_in_ms"] <= 1000
         assert await ann.subscribe("own:ann")
         goodbye = await ann.hear()
         assert goodbye["goodbye"]["code"] == 4003
@@ -294,6 +298,7 @@ async def test_who_refreshes_in_time_stays(gateway: Serving, register: Register)
         talk(gateway.port, additional_headers=bearing(short)) as ann,
         talk(gateway.port, additional_headers=bearing(short)) as control,
     ):
+        assert (await ann.hear())["authenticated"]
         assert await ann.subscribe("own:ann")
         said = await ann.ask({"id": 2, "refresh": {"token": long}})
         assert said["refreshed"]["principal"]["id"] == "ann"
