@@ -9,6 +9,7 @@ from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
+from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
 from gateway.policy.permissions import (
     CHANNEL_RULE_VARIABLES,
@@ -73,6 +74,7 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
+    check_origins(config.server, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,
