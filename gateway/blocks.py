@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -50,6 +52,13 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             until=None if seconds is None else now + seconds,
         )
 
+    def told(self) -> dict[str, Any]:
+        """Return it for JSON, with moments as people read them."""
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        document["created_at"] = moment(self.created_at)
+        document["until"] = None if self.until is None else moment(self.until)
+        return document
+
     @property
     def close_code(self) -> CloseCode:
         """Return what a connection that is open yet is closed with."""
@@ -60,6 +69,11 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.token_id:
             return Unauthorized("these credentials were revoked")
         return Forbidden("you are blocked")
+
+
+def moment(seconds: float) -> str:
+    """Return a moment, in seconds since 1970, as RFC 3339 writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def block_id(subject: Subject, name: str) -> str:

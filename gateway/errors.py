@@ -50,9 +50,9 @@ class BadFrame(BadRequest):
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
 
-    def __init__(self, detail: str, *, missing: bool = False) -> None:
+    def __init__(self, detail: str, *, missing: bool = False, **extra: object) -> None:
         """`missing`: none were shown, and a WebSocket can still say who it is."""
-        super().__init__(detail)
+        super().__init__(detail, **extra)
         self.missing = missing
 
 

@@ -40,6 +40,9 @@ class Register:
     def of(self, token: str) -> Principal:
         return self._issued[token]
 
+    async def run(self) -> None:
+        pass
+
     async def principal(self, token: str) -> Principal | None:
         found = self._issued.get(token)
         if found is not None and found.expires is not None and found.expires <= time.time():

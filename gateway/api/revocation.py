@@ -1,7 +1,6 @@
 """What operators do about people over HTTP: block them, see and close their connections."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from gateway.api import bodies
 from gateway.api.admin import guarded
 from gateway.api.events import read_limit
 from gateway.api.problems import JSONResponse
-from gateway.blocks import Block, Subject
+from gateway.blocks import Block, Subject, moment
 from gateway.errors import BadRequest
 from gateway.hub.subscription import Connection
 from gateway.revocation import Revocation
@@ -52,14 +51,14 @@ class _Admin:
 
     async def blocks(self, request: Request) -> Response:
         """`GET /admin/blocks`: those that last, newest first."""
-        return JSONResponse({"blocks": [told(each) for each in await self._revocation.blocks()]})
+        return JSONResponse({"blocks": [each.told() for each in await self._revocation.blocks()]})
 
     async def block(self, request: Request) -> Response:
         """`POST /admin/blocks`: 201. A second block of the same replaces the first."""
         block = read_block(await bodies.read(request, MAX_BODY))
         await self._revocation.block(block)
         location = {"location": f"/admin/blocks/{block.id}"}
-        return JSONResponse(told(block), status_code=201, headers=location)
+        return JSONResponse(block.told(), status_code=201, headers=location)
 
     async def unblock(self, request: Request) -> Response:
         """`DELETE /admin/blocks/{id}`: 204."""
@@ -101,7 +100,7 @@ class _Admin:
             "address": caller.address,
             "transport": caller.transport,
             "channels": _channels(connection),
-            "since": _time(connection.since),
+            "since": moment(connection.since),
             "unsent_bytes": connection.unsent(),
         }
 
@@ -132,15 +131,3 @@ def read_block(body: bytes) -> Block:
     if not 1 <= len(name) <= MAX_NAME or len(wish.reason) > MAX_NAME:
         raise BadRequest(f"expected whom to block, and why, in up to {MAX_NAME} characters")
     return Block.of(subject, name, seconds=seconds, reason=wish.reason)
-
-
-def told(block: Block) -> dict[str, Any]:
-    """Return a block as JSON tells it."""
-    document: dict[str, Any] = msgspec.to_builtins(block)
-    document["created_at"] = _time(block.created_at)
-    document["until"] = None if block.until is None else _time(block.until)
-    return document
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
