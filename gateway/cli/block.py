@@ -51,8 +51,8 @@ AdminUrl = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Ask the gateway there, with a --token of its operators. Without it, the broker of the "
-        "configuration is asked.",
+        help="Ask the gateway there, with a --token of its operators. Without it, the broker "
+        "that is configured is asked.",
         rich_help_panel="The gateway",
         show_default=False,
     ),
