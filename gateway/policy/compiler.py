@@ -8,6 +8,7 @@ from gateway.broker import address
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
+from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
 from gateway.policy.permissions import (
@@ -73,6 +74,7 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
+    authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,
