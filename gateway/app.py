@@ -21,6 +21,7 @@ from gateway.api.tickets import TicketsEndpoint
 from gateway.auth.authenticator import Authenticator, Source
 from gateway.auth.credentials import Showing
 from gateway.auth.doorkeeper import Doorkeeper
+from gateway.auth.sources import sources_of
 from gateway.blocks import Blocks
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
@@ -71,8 +72,11 @@ class Gateway:
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        self.authenticator = Authenticator(
+            [*sources_of(config.auth), *sources], self.metrics, anonymous=config.auth.anonymous
+        )
         self.doorkeeper = Doorkeeper(
-            Authenticator(sources, anonymous=config.auth.anonymous),
+            self.authenticator,
             Showing(cookie=config.auth.cookie, origins=Origins(server.origins)),
             broker.tickets,
             blocks,
@@ -131,6 +135,7 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                tasks.create_task(self.authenticator.run()),
             ]
             try:
                 yield

@@ -18,7 +18,7 @@ ROWS = [
     {"api", "transports", "bridges", "client"},
     {"redrive", "dispatch", "admission", "auth", "guard", "revocation", "worker", "hub"},
     {"broker", "policy"},
-    {"config", "configfile", "report", "settings", "tomllines"},
+    {"config", "authconfig", "configfile", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals", "blocks"},
     {"errors", "telemetry", "resources"},
 ]
@@ -38,6 +38,8 @@ FORBIDDEN = {
 FOREIGN = {
     "redis": {"broker"},
     "starlette": {"__main__", "app", "server", "api", "transports"},
+    "jwt": {"auth", "policy"},
+    "cryptography": {"auth", "policy"},
 }
 """Packages that stay in few hands, so that they can be replaced."""
 

@@ -8,6 +8,7 @@ from gateway.broker import address
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
+from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
@@ -75,6 +76,7 @@ def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
     check_origins(config.server, report)
+    authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 
 import msgspec
@@ -159,7 +160,7 @@ async def test_a_token_that_lapsed_meanwhile_is_replaced_once(
 ) -> None:
     stale, good = register.issue("ann", lasts=-1), register.issue("ann")
     given = iter([stale, good])
-    await client.page.expose_function("freshToken", lambda: next(given))
+    await client.page.expose_function("freshToken", partial(next, given))
     functions = {"token": "freshToken"}
     await client.open(url_of(gateway), functions=functions, transport=transport, backoff=QUICK)
     await client.follow("own:ann:1")
@@ -228,9 +229,7 @@ async def test_a_cookie_is_for_pages_of_the_gateway_and_not_for_those_of_another
     await page.goto(f"{url_of(gateway)}/healthz")
     assert await page.evaluate(_WEBSOCKET, socket) == [["subscribed"], None]
     assert await page.evaluate(_EVENT_SOURCE, stream) == "subscribed"
-    async with serving(
-        valkey, DETACHED
-    ) as elsewhere:  # of the same site: its requests have cookies
+    async with serving(valkey, DETACHED) as elsewhere:
         await page.goto(f"{url_of(elsewhere)}/healthz")
         assert await page.evaluate(_EVENT_SOURCE, stream) == "refused"
         said, code = await page.evaluate(_WEBSOCKET, socket)
