@@ -8,7 +8,7 @@ from itertools import count
 
 import msgspec
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, expect
 
 from gateway.blocks import Block, Subject
 from gateway.broker.tickets import Admittance
@@ -32,7 +32,7 @@ def secured(config: Config) -> Config:
     history = HistoryConfig(size=5000)
     return msgspec.structs.replace(
         config,
-        auth=Secured(cookie="session"),
+        auth=Secured(cookie="session", first_frame=Seconds(2)),
         channels=[
             ChannelConfig(
                 pattern="own:{name}:{n}", subscribe="principal.id == name", history=history
@@ -106,6 +106,10 @@ async def sell(page: Page, gateway: Serving, register: Register) -> list[str]:
     return given
 
 
+def longer(those: list[str], than: int) -> bool:
+    return len(those) > than
+
+
 @both_transports
 async def test_a_session_is_refreshed_as_often_as_it_expires_and_no_event_is_lost(
     gateway: Serving, client: Client, register: Register, transport: str
@@ -143,9 +147,9 @@ async def test_a_page_with_tickets_subscribes_and_goes_on_after_an_interruption(
     async with publishing(gateway, "own:ann:1") as published:
         await client.data("own:ann:1", 20)
         for _ in range(3):
-            opened = len(tickets)
+            used = len(tickets)
             gateway.gateway.say_goodbye()
-            await eventually(lambda n=opened: len(tickets) > n, within=60, reason="it came back")
+            await eventually(partial(longer, tickets, used), within=60, reason="it came back")
             await client.data("own:ann:1", len(published))
         await client.follow("own:ann:2", after="earliest")
         await gateway.publish("own:ann:2", "late")
@@ -160,7 +164,11 @@ async def test_a_token_that_lapsed_meanwhile_is_replaced_once(
 ) -> None:
     stale, good = register.issue("ann", lasts=-1), register.issue("ann")
     given = iter([stale, good])
-    await client.page.expose_function("freshToken", partial(next, given))
+
+    async def token() -> str:
+        return next(given)
+
+    await client.page.expose_function("freshToken", token)
     functions = {"token": "freshToken"}
     await client.open(url_of(gateway), functions=functions, transport=transport, backoff=QUICK)
     await client.follow("own:ann:1")
@@ -258,3 +266,25 @@ async def test_a_plain_event_source_resumes_by_its_cookie(
     await gateway.publish("own:ann:1", 2)
     await page.wait_for_function("window.ready === 2 && heard.length === 2")
     assert await page.evaluate("heard") == [1, 2]
+
+
+async def test_the_console_takes_a_token_and_keeps_it_nowhere(
+    gateway: Serving, client: Client, register: Register
+) -> None:
+    page = client.page
+    await page.goto(url_of(gateway))
+    state = page.get_by_test_id("state")
+    await expect(state).to_have_text("Refused (4501)")
+    await page.get_by_test_id("identity").click()
+    token = register.issue("ann")
+    await page.get_by_test_id("token").fill(token)
+    await page.get_by_test_id("identify").click()
+    await expect(state).to_have_text("Live")
+    await page.get_by_test_id("channel-name").fill("own:ann:1")
+    await page.get_by_test_id("channel-subscribe").click()
+    await expect(page.get_by_test_id("recovered")).to_have_text("live")
+    kept = (
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+    )
+    assert token not in await page.evaluate(kept)
+    assert await page.get_by_test_id("token").input_value() == ""
