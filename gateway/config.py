@@ -24,6 +24,7 @@ from gateway.settings import (
     LogLevel,
     ModuleName,
     Namespace,
+    Origin,
     Period,
     Rate,
     Seconds,
@@ -71,6 +72,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: Host = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """0: any free port."""
+    origins: Sequence[Origin] = ()
+    """Origins of pages that may talk to the gateway from a browser, beside its own; `*`: all."""
     max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
     max_frame: Size = Bytes(64 << 10)
