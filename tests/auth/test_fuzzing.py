@@ -3,15 +3,18 @@
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.sources import sources_of
+from gateway.authconfig import USUAL
 from gateway.errors import InvalidToken
+from gateway.policy.keysets import of_document
 from gateway.telemetry.metrics import Metrics
-from tests.auth.issuing import auth_config, claims, private_key, sign
+from tests.auth.issuing import auth_config, claims, jwk, private_key, sign
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,14 @@ def test_a_token_in_which_anything_is_changed_is_refused(
     at = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.sampled_from("ABCDEFghijkl0123456789-_.").filter(lambda c: c != token[at]))
     assert refused(authenticator, token[:at] + other + token[at + 1 :])
+
+
+@FUZZING
+@given(
+    algorithm=st.sampled_from(["RS256", "ES256", "EdDSA"]),
+    name=st.sampled_from(["kty", "crv", "n", "e", "x", "y", "alg", "use", "key_ops", "kid"]),
+    value=JSON | st.sampled_from(["RSA", "EC", "OKP", "P-256", "P-384", "", "AQ", "AA", "!"]),
+)
+def test_whatever_an_issuer_publishes_nothing_breaks(algorithm: str, name: str, value: Any) -> None:
+    document = msgspec.json.encode({"keys": [jwk(algorithm, "k") | {name: value}, value]})
+    assert len(of_document(document, USUAL)) <= 2

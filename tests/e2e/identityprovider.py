@@ -40,6 +40,7 @@ class IdentityProvider:
             [sys.executable, "-m", "nanoidp", "init", str(self._folder)],
             check=True,
             capture_output=True,
+            cwd=self._folder,
             timeout=PATIENCE,
         )
         settings = self._folder / "settings.yaml"
@@ -56,6 +57,7 @@ class IdentityProvider:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self._folder,  # where it keeps its keys
             )
         await eventually(self._answers, within=PATIENCE, reason="the identity provider answered")
 
