@@ -20,11 +20,10 @@ class Expiry:
     """Closes connections whose time is over. Nothing is kept for those that have no end."""
 
     def __init__(self) -> None:
-        self._ends: dict[Connection, tuple[float, int, CloseCode]] = {}
+        self._ends: dict[int, tuple[float, Connection, CloseCode]] = {}
+        """By the numbers of the connections."""
         self._heap: list[tuple[float, int]] = []
-        """When, and a serial number; the number says whether it still counts."""
-        self._by_serial: dict[int, Connection] = {}
-        self._serial = 0
+        """When, and whose number. What is not as in `_ends` does not count any more."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -35,21 +34,16 @@ class Expiry:
         self.forget(connection)
         if at is None or connection.closed:
             return
-        self._serial += 1
-        self._ends[connection] = (at, self._serial, code)
-        self._by_serial[self._serial] = connection
-        heapq.heappush(self._heap, (at, self._serial))
-        if self._heap[0][1] == self._serial:
+        self._ends[connection.number] = (at, connection, code)
+        heapq.heappush(self._heap, (at, connection.number))
+        if self._heap[0][1] == connection.number:
             self._wind()
 
     def forget(self, connection: Connection) -> None:
         """The connection has ended, or may stay."""
-        known = self._ends.pop(connection, None)
-        if known is None:
-            return
-        del self._by_serial[known[1]]
+        self._ends.pop(connection.number, None)
         if len(self._heap) > 2 * len(self._ends) + SLACK:
-            self._heap = [(at, serial) for at, serial, _ in self._ends.values()]
+            self._heap = [(at, number) for number, (at, _, _) in self._ends.items()]
             heapq.heapify(self._heap)
 
     def _wind(self) -> None:
@@ -64,10 +58,9 @@ class Expiry:
         self._timer = None
         now = time.time()
         while self._heap and self._heap[0][0] <= now:
-            _, serial = heapq.heappop(self._heap)
-            connection = self._by_serial.get(serial)
-            if connection is not None:
-                code = self._ends[connection][2]
-                self.forget(connection)
+            at, number = heapq.heappop(self._heap)
+            end = self._ends.get(number)
+            if end is not None and end[0] == at:
+                _, connection, code = self._ends.pop(number)
                 connection.goodbye(code, random.randint(0, SPREAD_MS))
         self._wind()
