@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
+from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
@@ -23,12 +24,15 @@ from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.firstline import LIMIT, FirstLine
 from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
+from gateway.limiter import Limiter
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
+from gateway.quotas import Quotas
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
 from gateway.telemetry.metrics import Metrics
@@ -43,6 +47,7 @@ class Gateway:
         self.config = config
         self.policy = policy
         server = config.server
+        node = secrets.token_hex(6)
         self._publisher = Publisher(policy.feeds, policy.channels)
         self.hub = Hub(
             History(broker.events, self._publisher.retention), write_buffer=server.write_buffer
@@ -50,7 +55,7 @@ class Gateway:
         self.feed = Feed(
             broker.events,
             self.hub,
-            secrets.token_hex(6),
+            node,
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
         )
@@ -58,12 +63,26 @@ class Gateway:
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        self.quotas = Quotas(config.quotas, broker.roll(node), self.admission, self.metrics)
+        proxies = Proxies(server.trusted_proxies)
+        self.first_line = FirstLine(
+            server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
+        )
         guard = Guard(
             Authenticator([], anonymous=config.auth.anonymous),
             policy.permissions,
             policy.channels,
             broker.commands,
             self.admission,
+            Limiter(
+                policy.limits,
+                broker.buckets,
+                self.admission,
+                self.metrics,
+                processes=lambda: self.quotas.processes,
+            ),
+            self.quotas,
+            proxies,
         )
         self.dispatcher = Dispatcher(
             policy.commands,
@@ -110,6 +129,7 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                *([tasks.create_task(self.quotas.run())] if self._attends else []),
             ]
             try:
                 yield
@@ -119,6 +139,13 @@ class Gateway:
                     task.cancel()
         with suppress(BrokerUnavailable):  # then the others clear away after this process
             await self.feed.leave()
+            if self._attends:
+                await self.quotas.leave()
+
+    @property
+    def _attends(self) -> bool:
+        """Whether this process has to know of the others, and they of it."""
+        return bool(self.policy.limits or self.quotas)
 
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
@@ -143,6 +170,7 @@ class Gateway:
             max_subscriptions=self.config.server.max_subscriptions,
             max_frame=self.config.server.max_frame,
             heartbeat=self.config.server.heartbeat,
+            first_line=self.first_line,
         )
         return app
 
