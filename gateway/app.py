@@ -112,6 +112,11 @@ class Gateway:
             "Requests that wait for the broker.",
             lambda: self.admission.under_way,
         )
+        metrics.gauge(
+            "gateway_processes",
+            "Serving processes that share limits and quotas, as far as this one knows.",
+            lambda: self.quotas.processes,
+        )
         metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
         metrics.gauge(
             "gateway_feed_connected", "1 if events flow.", lambda: float(self.feed.connected)

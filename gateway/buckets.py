@@ -60,6 +60,9 @@ class Buckets:
         self._full_at: dict[str, float] = {}
         self._capacity = capacity
 
+    def __len__(self) -> int:
+        return len(self._full_at)
+
     def charge(self, charges: Sequence[Charge], now: float) -> Verdict:
         """Charge all buckets, or none if one of them refuses."""
         full_at = [max(self._full_at.get(each.key, 0.0), now) for each in charges]
