@@ -64,6 +64,13 @@ class Gateway:
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
         self.quotas = Quotas(config.quotas, broker.roll(node), self.admission, self.metrics)
+        self.limiter = Limiter(
+            policy.limits,
+            broker.buckets,
+            self.admission,
+            self.metrics,
+            processes=lambda: self.quotas.processes,
+        )
         proxies = Proxies(server.trusted_proxies)
         self.first_line = FirstLine(
             server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
@@ -74,13 +81,7 @@ class Gateway:
             policy.channels,
             broker.commands,
             self.admission,
-            Limiter(
-                policy.limits,
-                broker.buckets,
-                self.admission,
-                self.metrics,
-                processes=lambda: self.quotas.processes,
-            ),
+            self.limiter,
             self.quotas,
             proxies,
         )
@@ -116,6 +117,11 @@ class Gateway:
             "gateway_processes",
             "Serving processes that share limits and quotas, as far as this one knows.",
             lambda: self.quotas.processes,
+        )
+        metrics.gauge(
+            "gateway_requests_waiting",
+            "Requests that wait because of a limit.",
+            lambda: self.limiter.waiting,
         )
         metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
         metrics.gauge(

@@ -12,6 +12,9 @@ from typing import NamedTuple
 CAPACITY = 65_536
 """Buckets that one process keeps. Their names come from strangers, so there is a bound."""
 
+ROUNDING = 1e-6
+"""Seconds by which sums may be wrong: the last of a burst shall not fail because of that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -66,10 +69,7 @@ class Buckets:
     def charge(self, charges: Sequence[Charge], now: float) -> Verdict:
         """Charge all buckets, or none if one of them refuses."""
         full_at = [max(self._full_at.get(each.key, 0.0), now) for each in charges]
-        delays = [
-            max(0.0, at - now - each.interval * (each.burst - each.cost))
-            for at, each in zip(full_at, charges, strict=True)
-        ]
+        delays = [_delay(each, at, now) for at, each in zip(full_at, charges, strict=True)]
         early = [
             max(0.0, delay - each.patience) for delay, each in zip(delays, charges, strict=True)
         ]
@@ -88,7 +88,7 @@ class Buckets:
         full_at = self._full_at.get(charge.key)
         if full_at is None:
             return 0.0
-        return max(0.0, full_at - now - charge.interval * (charge.burst - charge.cost))
+        return _delay(charge, full_at, now)
 
     def _make_room(self, now: float) -> None:
         """Forget full buckets where there are too many; if all are in use, the oldest."""
@@ -98,6 +98,12 @@ class Buckets:
         surplus = len(self._full_at) - self._capacity // 2
         for key in list(self._full_at)[: max(0, surplus)]:
             del self._full_at[key]
+
+
+def _delay(charge: Charge, full_at: float, now: float) -> float:
+    """Return by how many seconds a charge comes too early."""
+    delay = full_at - now - charge.interval * (charge.burst - charge.cost)
+    return delay if delay > ROUNDING else 0.0
 
 
 def _level(charge: Charge, full_at: float, now: float, early: float) -> Level:

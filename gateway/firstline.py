@@ -44,13 +44,15 @@ class FirstLine:
         rate: Frequency,
         proxies: Proxies,
         refused: Callable[[], object] = lambda: None,
+        is_own: Callable[[str], bool] = is_loopback,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refused` is called for each refusal."""
+        """`refused` is called for each refusal; `is_own` tells whom not to count."""
         self._rate = rate
         self._burst = max(LEAST, int(rate * SHARE))
         self._proxies = proxies
         self._refused = refused
+        self._is_own = is_own
         self._clock = clock
         self._buckets = Buckets()
 
@@ -60,7 +62,7 @@ class FirstLine:
 
     def early(self, peer: str) -> float:
         """Return for how many seconds a peer is not to be listened to. Counts nothing."""
-        if is_loopback(peer) or self.is_proxy(peer):
+        if self._is_own(peer) or self.is_proxy(peer):
             return 0.0
         early = self._buckets.delay(self._charge(peer), self._clock())
         return max(early, PENALTY) if early else 0.0
@@ -75,7 +77,7 @@ class FirstLine:
 
     def count(self, address: str) -> float:
         """Count a request of an address. Returns 0, or for how many seconds it has to be quiet."""
-        if is_loopback(address):
+        if self._is_own(address):
             return 0.0
         verdict = self._buckets.charge([self._charge(address)], self._clock())
         if not verdict.retry_after:

@@ -74,7 +74,8 @@ class Limiter:
         self._processes = processes
         self._clock = clock
         self._refusals: dict[str, _Refusal] = {}
-        self._waiting = 0
+        self.waiting = 0
+        """Requests that wait for their turn."""
 
     def concern(self, of: Of) -> bool:
         """Return whether there is any limit of this kind."""
@@ -96,7 +97,7 @@ class Limiter:
             if due.charge.cost > due.charge.burst:
                 self._metrics.limited.labels(due.limit.name).inc()
                 raise _too_large(due)
-        patient = self._waiting < MAX_WAITING
+        patient = self.waiting < MAX_WAITING
         charges = [due.charge if patient else replace(due.charge, patience=0.0) for due in dues]
         verdict = self._remembered(charges) or await self._ask(charges)
         if verdict.retry_after:
@@ -106,11 +107,11 @@ class Limiter:
         return Allowance(headers(dues, verdict.levels))
 
     async def _wait(self, seconds: float) -> None:
-        self._waiting += 1
+        self.waiting += 1
         try:
             await asyncio.sleep(seconds)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     async def _ask(self, charges: Sequence[Charge]) -> Verdict:
         try:

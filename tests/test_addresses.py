@@ -63,16 +63,10 @@ def test_the_rightmost_address_that_is_no_proxys_is_the_client(
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", ",", "unknown", "_hidden", "localhost", "1.2.3", "1.2.3.4.5", "300.1.1.1", "x" * 9999]
-    + [
-        "[::1",
-        "::1]",
-        "[1.2.3.4]:x",
-        "1.2.3.4:port",
-        "1.2.3.4:123456",
-        "<script>",
-        "\x00",
-        "١.2.3.4",
+    [
+        *("", " ", ",", "unknown", "_hidden", "localhost", "1.2.3", "1.2.3.4.5", "300.1.1.1"),
+        *("[::1", "::1]", "[1.2.3.4]:x", "1.2.3.4:port", "1.2.3.4:123456"),
+        *("x" * 9999, "<script>", "\x00", "\u0661.2.3.4"),
     ],
 )
 def test_what_is_no_address_ends_the_search_at_the_last_proxy(value: str) -> None:
@@ -155,7 +149,7 @@ def test_loopback_is_this_machine() -> None:
 
 def test_a_network_that_is_none_is_told() -> None:
     assert str(network("::1")) == "::1/128"
-    with pytest.raises(ValueError, match="did you mean '10.0.0.0/8'"):
+    with pytest.raises(ValueError, match=r"did you mean '10\.0\.0\.0/8'"):
         network("10.0.0.1/8")
     with pytest.raises(ValueError, match="expected an address or a network such as"):
         network("proxy.example.com")

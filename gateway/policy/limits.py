@@ -23,6 +23,8 @@ from gateway.tomllines import KeyPath
 logger = logging.getLogger(__name__)
 
 LIMIT_VARIABLES = ("principal", "request")
+LONGEST_WAIT = 60.0
+"""Seconds. Clients and proxies on the way give a request up that takes longer."""
 MAX_SUBJECT = 120
 """Characters of a bucket's name; of a longer one its digest is used."""
 
@@ -172,6 +174,8 @@ def compile_limits(config: Config, report: Report) -> Limits:
         _check_name(limit.name, index, names, (*at, "name"), report)
         _check_per(limit, (*at, "per"), report)
         _check_commands(limit, types, (*at, "commands"), report)
+        if limit.queue and limit.queue.wait > LONGEST_WAIT:
+            report.add((*at, "queue", "wait"), f"expected up to {LONGEST_WAIT:g} seconds")
         when = None
         if limit.when is not None:
             with report.guard(*at, "when"):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,10 @@ async def test_two_processes_hold_a_limit_together_within_two_percent(
 
 
 @pytest.fixture
-def log(short_dir: Path, broker: Broker) -> Iterator[Broker]:
+def log(short_dir: Path, broker: Broker) -> Broker:
     """A log of its own, which the test may kill."""
     config = BrokerConfig(url=f"unix://{short_dir / 's'}", namespace="rates")
-    yield Broker(config=config, clients=broker.clients, server=broker.server)
+    return Broker(config=config, clients=broker.clients, server=broker.server)
 
 
 async def answers(http: httpx.AsyncClient, count: int) -> Counter[tuple[int, str]]:

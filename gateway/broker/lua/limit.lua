@@ -17,7 +17,8 @@ for index, bucket in ipairs(KEYS) do
   local full = math.max(tonumber(redis.call('GET', bucket) or 0), now)
   -- Further ahead it can only be if the clock was set back, or the limit was another one.
   full = math.min(full, now + interval[index] * burst[index] + patience)
-  local delay = math.max(0, full - now - interval[index] * (burst[index] - cost))
+  local delay = full - now - interval[index] * (burst[index] - cost)
+  delay = delay > 1 and delay or 0 -- below lie the mistakes of sums
   early[index] = math.max(0, delay - patience)
   full_at[index] = full
   wait = math.max(wait, delay)
