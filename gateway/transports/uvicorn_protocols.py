@@ -56,6 +56,8 @@ class HTTPProtocol(HttpToolsProtocol):
     _deadline: TimerHandle | None = None
     _deaf: TimerHandle | None = None
     """Until when nothing is read."""
+    _unheard = b""
+    """What came all the same: uvloop reads once before it heeds a new connection's pause."""
     _unwelcome = False
     """The request that is being read was refused before anything was looked at."""
     first_line: FirstLine | None = None
@@ -86,6 +88,10 @@ class HTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf is not None:
+            self._unheard += data
+            self.transport.pause_reading()
+            return
         self._unparsed += len(data)
         super().data_received(data)
         if self._unparsed > MAX_HEAD and not self.transport.is_closing():
@@ -156,8 +162,12 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._deaf is not None:
             self._deaf.cancel()
             self._deaf = None
-            if not self.transport.is_closing() and not self.flow.read_paused:
-                self.transport.resume_reading()
+            if not self.transport.is_closing():
+                data, self._unheard = self._unheard, b""
+                if not self.flow.read_paused:
+                    self.transport.resume_reading()
+                if data:
+                    self.data_received(data)
 
     def handle_websocket_upgrade(self) -> None:
         """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again."""
