@@ -6,7 +6,7 @@ them: the first address that is no such proxy's is the client's.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -30,17 +30,18 @@ class Proxies:
         """Return whether an address is that of a trusted proxy."""
         return bool(self._networks) and self._is_trusted(address)
 
-    def client(self, peer: str, headers: Iterable[tuple[str, str]]) -> str:
+    def client(self, peer: str, headers: Callable[[], Iterable[tuple[str, str]]]) -> str:
         """Return the address of the client whose request came over a connection from `peer`.
 
-        `headers` have lower-case names, and a name several times where it was sent so. Of what the
-        proxies say nothing is taken that is no address. Where `Forwarded` and `X-Forwarded-For`
-        say different things, the client has written one of them, and the peer is all that is known.
+        `headers` gives lower-case names with values, a name several times where it was sent so; it
+        is asked where the peer is trusted. Of what proxies say nothing is taken that is no address.
+        Where `Forwarded` and `X-Forwarded-For` say different things, the client has written one of
+        them, and the peer is all that is known.
         """
         address = canonical(peer) or peer
         if not self.trusts(address):
             return address
-        sent = [(name, value) for name, value in headers if name in _READERS]
+        sent = [(name, value) for name, value in headers() if name in _READERS]
         found = set()
         for name, read in _READERS.items():
             values = [value for key, value in sent if key == name]

@@ -19,6 +19,7 @@ from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.sources import sources_of
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
@@ -75,8 +76,11 @@ class Gateway:
         self.first_line = FirstLine(
             server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
         )
+        self.authenticator = Authenticator(
+            sources_of(config.auth), self.metrics, anonymous=config.auth.anonymous
+        )
         guard = Guard(
-            Authenticator([], anonymous=config.auth.anonymous),
+            self.authenticator,
             policy.permissions,
             policy.channels,
             broker.commands,
@@ -140,6 +144,7 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                tasks.create_task(self.authenticator.run()),
                 *([tasks.create_task(self.quotas.run())] if self._attends else []),
             ]
             try:

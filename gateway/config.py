@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from gateway.authconfig import IntrospectionConfig, JWTConfig
 from gateway.commands import Durability, Priority
 from gateway.settings import (
     BrokerUrl,
@@ -27,6 +28,7 @@ from gateway.settings import (
     ModuleName,
     Namespace,
     Of,
+    Origin,
     Period,
     Rate,
     Seconds,
@@ -74,6 +76,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: Host = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """0: any free port."""
+    origins: Sequence[Origin] = ()
+    """Origins of pages that may talk to the gateway from a browser, beside its own; `*`: all."""
     max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
     max_frame: Size = Bytes(64 << 10)
@@ -254,11 +258,17 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Let in who shows no credentials; what they may do is for the rules to say."""
     claims: Sequence[str] = ()
     """Claims that travel with commands to their handlers."""
+    api_keys: Path | None = None
+    """A file of API keys, which `gateway token` writes. It is read again when it changes."""
+    jwt: Sequence[JWTConfig] = ()
+    """Issuers whose signed tokens are believed."""
+    introspection: IntrospectionConfig | None = None
+    """Whom to ask about other tokens."""
 
     @property
     def configured(self) -> bool:
         """Whether there is any way to tell one from another."""
-        return False
+        return bool(self.jwt or self.introspection or self.api_keys)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

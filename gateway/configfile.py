@@ -125,7 +125,18 @@ def _variables() -> dict[str, tuple[str, inspect.Field]]:
         for section in sections
         if isinstance(section.type, inspect.StructType)
         for field in section.type.fields
+        if not _has_tables(field.type)
     }
+
+
+def _has_tables(node: object) -> bool:
+    """Tell whether a value is made of tables, for which a text has no room."""
+    match node:
+        case inspect.UnionType(types=types):
+            return any(map(_has_tables, types))
+        case inspect.ListType(item_type=item):
+            return _has_tables(item)
+    return isinstance(node, inspect.StructType)
 
 
 def _from_text(node: object, text: str) -> object:

@@ -72,8 +72,7 @@ class FirstLine:
 
         `headers` are asked for only where the peer is a proxy.
         """
-        address = self._proxies.client(peer, headers()) if self.is_proxy(peer) else peer
-        return self.count(address)
+        return self.count(self._proxies.client(peer, headers))
 
     def count(self, address: str) -> float:
         """Count a request of an address. Returns 0, or for how many seconds it has to be quiet."""

@@ -67,7 +67,7 @@ class Guard:
     ) -> Caller:
         """Return from where a request comes, whoever makes it."""
         host, port = peer or ("", 0)
-        address = self._proxies.client(host, headers.items())
+        address = self._proxies.client(host, headers.items)
         return Caller(
             address=address, transport=transport, connection=f"{host}:{port}" if peer else ""
         )

@@ -136,6 +136,13 @@ FeedType = Annotated[
     ),
 ]
 Host = Annotated[str, _text(r"\S+", "a host name or an address")]
+Origin = Annotated[
+    str,
+    _text(
+        r"\*|https?://([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?",
+        'an origin such as "https://app.example", without a path, or "*"',
+    ),
+]
 ModuleName = Annotated[
     str,
     _text(

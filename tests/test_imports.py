@@ -29,7 +29,7 @@ ROWS = [
         "hub",
     },
     {"broker", "policy"},
-    {"config", "configfile", "report", "settings", "tomllines"},
+    {"config", "authconfig", "configfile", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals"},
     {"addresses", "buckets"},
     {"errors", "telemetry", "resources"},
@@ -50,6 +50,8 @@ FORBIDDEN = {
 FOREIGN = {
     "redis": {"broker"},
     "starlette": {"__main__", "app", "server", "api", "transports"},
+    "jwt": {"auth", "policy"},
+    "cryptography": {"auth", "policy"},
 }
 """Packages that stay in few hands, so that they can be replaced."""
 

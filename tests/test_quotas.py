@@ -189,7 +189,7 @@ async def test_a_process_writes_its_truth_anew_where_it_was_lost(broker: Broker)
 
 async def held(broker: Broker, node: str, name: str) -> int:
     key = Keys(broker.config.namespace).held_by(node)
-    found: Any = await broker.clients.commands.hget(key, name)  # type: ignore[misc]
+    found: Any = await broker.clients.commands.hget(key, name)
     return int(found or 0)
 
 

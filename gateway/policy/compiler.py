@@ -9,8 +9,10 @@ from gateway.broker import address
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
+from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.limits import Limits, compile_limits
+from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
 from gateway.policy.permissions import (
     CHANNEL_RULE_VARIABLES,
@@ -76,6 +78,8 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
+    check_origins(config.server, report)
+    authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,

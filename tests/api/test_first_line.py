@@ -161,7 +161,7 @@ async def test_frames_of_a_websocket_are_counted_and_then_not_listened_to(
             for id in range(200):
                 await socket.send(json.dumps({"id": id, "unsubscribe": {"channel": "x"}}))
             codes: Counter[str] = Counter()
-            answered = set()
+            answered: set[int] = set()
             while len(answered) < 200:
                 answer = json.loads(await asyncio.wait_for(socket.recv(), 30))
                 if "id" in answer:

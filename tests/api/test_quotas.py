@@ -97,7 +97,7 @@ async def test_events_reach_who_waits_for_a_subscription_in_turn(api: Stand) -> 
     async with socket(api) as peer:
         for id, channel in enumerate(("log", "mute", "few/1")):
             await peer.send(json.dumps({"id": id, "subscribe": {"channel": channel}}))
-        found = []
+        found: list[int] = []
         while len(found) < 3:
             answer = json.loads(await peer.recv())
             found += [answer["id"]] if "id" in answer else []
