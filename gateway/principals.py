@@ -88,6 +88,8 @@ class Caller:
     address: str = ""
     """The client's, as far as it is known; behind proxies what those that are trusted say."""
     transport: Transport = Transport.HTTP
+    connection: str = ""
+    """Which connection it is, among all: its peer's address and port."""
     channels: frozenset[str] | None = None
     """Those to which a ticket narrows it: it may subscribe to these, and do nothing else."""
 

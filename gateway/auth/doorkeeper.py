@@ -10,7 +10,7 @@ from gateway.auth.credentials import Credential, Kind, Showing
 from gateway.blocks import Block, Blocks
 from gateway.broker.tickets import Admittance, Tickets
 from gateway.errors import Forbidden, Unauthorized
-from gateway.principals import ANONYMOUS, Caller, Principal, Transport
+from gateway.principals import ANONYMOUS, Caller, Principal
 
 
 class Doorkeeper:
@@ -35,20 +35,18 @@ class Doorkeeper:
         self._ticket_ttl = ticket_ttl
 
     async def identify(
-        self,
-        headers: Mapping[str, str],
-        query: Mapping[str, str],
-        *,
-        peer: str,
-        transport: Transport,
+        self, headers: Mapping[str, str], query: Mapping[str, str], caller: Caller
     ) -> Caller:
-        """Return who makes a request. See `Guard.identify`."""
-        shown = self._showing(headers, query, transport)
+        """Return the caller, of whom it is known from where, as who makes this request.
+
+        See `Guard.identify`.
+        """
+        shown = self._showing(headers, query, caller.transport)
         if shown is None or not self._authenticator.configured:
             principal = await self._authenticator.identify(headers, query)
             self._blocks.check(principal)
-            return Caller(principal, peer, transport)
-        return await self.admit(shown, Caller(address=peer, transport=transport))
+            return replace(caller, principal=principal)
+        return await self.admit(shown, caller)
 
     async def admit(self, shown: Credential, caller: Caller) -> Caller:
         """Return the caller as who the credential says that it is.

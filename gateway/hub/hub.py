@@ -20,7 +20,7 @@ from gateway.hub.expiry import Expiry
 from gateway.hub.history import History
 from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
-from gateway.hub.subscription import AT_ONCE, Connection, Pace, Request, Standing
+from gateway.hub.subscription import AT_ONCE, Connection, Holding, Pace, Request, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Hub:
         self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
         self.slow: set[Connection] = set()
         """Connections whose peer lags: looked at after each batch."""
+        self._holdings: dict[Connection, Holding] = {}
+        """Of the connections for which quotas are counted."""
         self._outboxes: dict[Connection, Outbox] = {}
         """Of the connections that do not hear everything at once."""
         self._pending: set[Connection] = set()
@@ -75,8 +77,18 @@ class Hub:
         if expires is not None:
             self.expiry.set(connection, expires, CloseCode.TOKEN_EXPIRED)
 
+    def count(self, connection: Connection, holding: Holding) -> None:
+        """Have a holding hear of what a connection gives back, up to its end."""
+        if connection.closed:
+            holding.close()
+        else:
+            self._holdings[connection] = holding
+
     def close(self, connection: Connection) -> None:
         """Forget a connection that ended. Harmless when done twice."""
+        holding = self._holdings.pop(connection, None)
+        if holding is not None:
+            holding.close()
         self._slots[connection.number % SLOTS].discard(connection)
         self.expiry.forget(connection)
         self.slow.discard(connection)
@@ -154,6 +166,8 @@ class Hub:
             resumption.drop(channel)
         if connection in self._outboxes:
             self._drop_pace(connection, audience.channel)
+        if connection in self._holdings:
+            self._holdings[connection].unsubscribe()
         return True
 
     def answer(self, connection: Connection, data: bytes) -> None:

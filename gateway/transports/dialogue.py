@@ -1,9 +1,11 @@
 """What the frames of a WebSocket connection mean, whichever way it is served."""
 
 import asyncio
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from gateway.auth.credentials import Credential, framed
@@ -14,8 +16,11 @@ from gateway.errors import (
     TooManySubscriptions,
     Unauthorized,
 )
+from gateway.firstline import too_often
 from gateway.hub.subscription import Connection, Request
 from gateway.principals import UNKNOWN, Caller
+from gateway.quotas import Holding
+from gateway.settings import Of
 from gateway.transports import frames
 from gateway.transports.door import Door, Introduction, PaceWish, parse_after, parse_pace
 
@@ -29,7 +34,15 @@ CLOSE_CODES = {
 MAX_CHANNELS_IN_URL = 50
 MAX_EARLY_FRAMES = 200
 """Frames that may wait until it is known who sends them."""
-RETRY_MS = 2000
+RETRY_MS = 1000
+
+
+def ending(error: GatewayError) -> tuple[CloseCode, int]:
+    """Return how a refused connection is closed, and after how many milliseconds to come back."""
+    if error.retry_after_s is not None:  # it passes by itself: come back, but not all at once
+        retry_ms = random.randint(error.retry_after_s * 1000, error.retry_after_s * 2000)
+        return CloseCode.SHUTDOWN, retry_ms
+    return CLOSE_CODES.get(error.status, CloseCode.SHUTDOWN), RETRY_MS
 
 
 class Talker(Connection, Protocol):
@@ -37,6 +50,9 @@ class Talker(Connection, Protocol):
 
     def wrap(self, payload: bytes) -> bytes:
         """Return the bytes of one text frame, for `write`."""
+
+    def be_quiet(self, seconds: float) -> None:
+        """Hear nothing of the peer for so long."""
 
 
 def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None] | None:
@@ -47,11 +63,20 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
     try:
         frame = frames.parse(payload)
         identity = frame.id
+        if pause := door.too_often(connection.caller):
+            connection.be_quiet(pause)
+            raise too_often(pause)
         if frame.subscribe is not None:
-            if door.dispatcher.guard.needs_owner(frame.subscribe.channel):
-                return door.spawn(_subscribe_own(door, connection, identity, frame.subscribe))
+            guard = door.dispatcher.guard
+            if guard.counts_subscriptions or guard.needs_owner(frame.subscribe.channel):
+                work = partial(_subscribe_later, door, connection, identity, frame.subscribe)
+                return door.spawn_in_turn(connection, work)
             _subscribe(door, connection, identity, frame.subscribe)
         elif frame.unsubscribe is not None:
+            if connection in door.turns:  # of a subscription that may be the one to end
+                channel = frame.unsubscribe.channel
+                work = partial(_unsubscribe_later, door, connection, identity, channel)
+                return door.spawn_in_turn(connection, work)
             _unsubscribe(door, connection, identity, frame.unsubscribe.channel)
         elif frame.command is not None:
             return door.spawn(_command(door, connection, identity, frame.command))
@@ -69,8 +94,11 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
 
 def subscribe_from_url(
     door: Door, connection: Talker, channels: Sequence[str], query: Mapping[str, str]
-) -> None:
-    """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position."""
+) -> bool:
+    """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position.
+
+    Returns False if that was refused.
+    """
     try:
         for name in channels:
             door.dispatcher.guard.check_channel(name, connection.caller)
@@ -81,6 +109,8 @@ def subscribe_from_url(
         _request(door, connection, None, wanted, query.get("after") or None, pace)
     except GatewayError as error:
         _refuse(connection, None, error)
+        return False
+    return True
 
 
 def await_introduction(
@@ -148,12 +178,14 @@ async def _authenticate(
     identity: int | str | None,
     shown: Credential,
 ) -> None:
+    wanted = len(dict.fromkeys(introduction.channels))
     try:
         caller = await door.doorkeeper.admit(shown, connection.caller)
         await door.dispatcher.guard.check_owner(introduction.channels, caller)
+        holding = await _enter(door, connection, caller, wanted)
     except GatewayError as error:
         _refuse(connection, identity, error)
-        connection.goodbye(CLOSE_CODES.get(error.status, CloseCode.SHUTDOWN), RETRY_MS)
+        connection.goodbye(*ending(error))
         return
     door.introductions.pop(connection, None)
     if not _become(door, connection, caller):
@@ -162,10 +194,25 @@ async def _authenticate(
         connection.wrap(frames.authenticated(identity, "authenticated", caller.principal))
     )
     _judge(door, connection)
-    if introduction.channels:
-        subscribe_from_url(door, connection, introduction.channels, introduction.query)
+    channels, query = introduction.channels, introduction.query
+    if channels and not subscribe_from_url(door, connection, channels, query):
+        holding.unsubscribe(wanted)
     for payload in introduction.frames:
         receive(door, connection, payload)
+
+
+async def _enter(door: Door, connection: Talker, caller: Caller, wanted: int) -> Holding:
+    """Count a connection as the caller's, which has counted as its address's only so far.
+
+    Raises as `Guard.enter` does.
+    """
+    earlier = door.holdings.pop(connection, None)
+    if earlier is not None:
+        earlier.close()
+    subscriptions = wanted + len(connection.audiences)
+    holding = await door.dispatcher.guard.enter(caller, subscriptions=subscriptions)
+    door.hold(connection, holding)
+    return holding
 
 
 async def _refresh(
@@ -218,13 +265,32 @@ def _subscribe(
     _request(door, connection, identity, (channel,), wish.after, pace)
 
 
-async def _subscribe_own(
+async def _subscribe_later(
     door: Door, connection: Talker, identity: int | str | None, wish: frames.Subscribe
 ) -> None:
-    """Subscribe to a command's own channel, which is for its sender alone."""
+    """Subscribe as soon as it is known whether the peer may, and may once more."""
+    guard = door.dispatcher.guard
+    holding = door.holdings.get(connection)
     try:
-        await door.dispatcher.guard.check_owner([wish.channel], connection.caller)
-        _subscribe(door, connection, identity, wish)
+        await guard.check_owner([wish.channel], connection.caller)
+        await guard.charge(Of.SUBSCRIPTIONS, connection.caller)
+        if holding is not None:
+            await holding.subscribe()
+        try:
+            _subscribe(door, connection, identity, wish)
+        except GatewayError:
+            if holding is not None:
+                holding.unsubscribe()
+            raise
+    except GatewayError as error:
+        _refuse(connection, identity, error)
+
+
+async def _unsubscribe_later(
+    door: Door, connection: Talker, identity: int | str | None, channel: str
+) -> None:
+    try:
+        _unsubscribe(door, connection, identity, channel)
     except GatewayError as error:
         _refuse(connection, identity, error)
 

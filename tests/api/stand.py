@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.api.problems import respond
 from gateway.app import Gateway
 from gateway.auth.authenticator import Source
 from gateway.broker.broker import Broker, open_broker
@@ -90,11 +91,12 @@ async def working(worker: Worker) -> AsyncIterator[None]:
 async def _listening(gateway: Gateway, config: Config) -> AsyncIterator[int]:
     protocols: Any = uvicorn.Config(
         gateway.app(),
-        http=HTTPProtocol,
+        http=HTTPProtocol.behind(gateway.first_line, respond),
         ws=WebSocketProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws_max_size=config.server.max_frame,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
