@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.config import AdminConfig, ChannelConfig, Config, HistoryConfig
+from gateway.config import AdminConfig, ChannelConfig, Config, HistoryConfig, QuotasConfig
 from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, http_stream
@@ -162,6 +162,32 @@ async def test_who_is_let_in_without_credentials_may_show_some_later(
         assert (await ann.subscribe("own:ann"))["recovered"]
         again = await ann.ask({"id": 3, "authenticate": {"token": register.issue("bob")}})
         assert again["error"]["code"] == "bad-frame"
+
+
+async def test_who_says_who_it_is_counts_as_that_one_from_then_on(
+    valkey: RunningServer, transports: Transports, register: Register
+) -> None:
+    def bounded(config: Config) -> Config:
+        quotas = QuotasConfig(connections_per_principal=1, connections_per_ip=2)
+        return msgspec.structs.replace(secured(config), quotas=quotas)
+
+    said = {"id": 1, "authenticate": {"token": register.issue("ann")}}
+    async with serving(valkey, transports, change=bounded, sources=[register]) as gateway:
+        async with talk(gateway.port) as ann, talk(gateway.port) as again:
+            assert (await ann.ask(said))["authenticated"]
+            assert (await again.ask(said))["error"]["code"] == "quota-exceeded"
+            assert (await again.closed())[0] == 4503
+            async with talk(gateway.port, "?channel=all") as bob:
+                token = register.issue("bob")
+                assert (await bob.ask({"id": 1, "authenticate": {"token": token}}))["authenticated"]
+                assert (await bob.hear())["subscribed"]
+        await gateway.empty()
+
+        async def may_again() -> bool:
+            async with talk(gateway.port) as ann:
+                return "authenticated" in await ann.ask(said)
+
+        await eventually(may_again, within=30, reason="its place was given back")
 
 
 async def test_a_header_says_who_it_is_on_either_transport(
