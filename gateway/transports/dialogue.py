@@ -32,8 +32,8 @@ CLOSE_CODES = {
 }
 """By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_CHANNELS_IN_URL = 50
-MAX_EARLY_FRAMES = 200
-"""Frames that may wait until it is known who sends them."""
+MAX_EARLY = 64 << 10
+"""Bytes of frames that may wait until it is known who sends them."""
 RETRY_MS = 1000
 
 
@@ -136,7 +136,7 @@ def _introduce(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[N
     introduction = door.introductions.setdefault(connection, Introduction())
     if introduction.begun:
         introduction.frames.append(payload)
-        if len(introduction.frames) > MAX_EARLY_FRAMES:
+        if sum(map(len, introduction.frames)) > MAX_EARLY:
             connection.goodbye(CloseCode.TOO_MANY, 0)
         return None
     identity: int | str | None = None

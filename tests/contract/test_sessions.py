@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.config import AdminConfig, ChannelConfig, Config, HistoryConfig, QuotasConfig
+from gateway.principals import Principal
 from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, http_stream
@@ -116,6 +117,35 @@ async def test_frames_behind_the_first_one_wait_for_its_answer(
             {"id": 3, "subscribe": {"channel": "own:bob"}},
         )
         assert [(await ann.hear())["id"] for _ in range(3)] == [1, 2, 3]
+
+
+class Slow(Register):
+    """Takes its time to know a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def principal(self, token: str) -> Principal | None:
+        await self.may_answer.wait()
+        return await super().principal(token)
+
+
+async def test_so_much_may_wait_for_that_answer_and_no_more(
+    valkey: RunningServer, transports: Transports
+) -> None:
+    slow = Slow()
+    said = {"id": 1, "authenticate": {"token": slow.issue("ann")}}
+    pad = {"id": "x" * 30_000, "unsubscribe": {"channel": "all"}}
+    async with guarded(valkey, transports, slow) as gateway:
+        async with talk(gateway.port) as much, talk(gateway.port) as little:
+            await much.say(said, pad, pad, pad)
+            assert await much.closed() == (4503, "too many")
+            await little.say(said, pad, pad)
+            slow.may_answer.set()
+            assert "authenticated" in await little.hear()
+            assert [(await little.hear())["error"]["code"] for _ in range(2)] == ["bad-frame"] * 2
+        await gateway.empty()
 
 
 @pytest.mark.parametrize(
