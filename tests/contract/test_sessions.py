@@ -428,8 +428,8 @@ async def test_who_is_blocked_is_closed_on_every_node_and_comes_in_at_none(
         waiting = await ticket(here, token)
         for each in (near, far, other):
             assert (await each.hear())["subscribed"]
+        told = await block(here, principal=whom, reason="spam")
         async with asyncio.timeout(1):
-            told = await block(here, principal=whom, reason="spam")
             assert await near.closed() == (4502, "forbidden")
             assert await far.closed() == (4502, "forbidden")
             assert (await EventStreamSubscriber(stream).end()).code == 4502
