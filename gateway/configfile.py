@@ -21,7 +21,7 @@ from msgspec import inspect
 from gateway.config import Config
 from gateway.errors import ConfigError, Problem
 from gateway.report import Report, did_you_mean
-from gateway.settings import Bytes, Seconds
+from gateway.settings import Bytes, Frequency, Seconds
 from gateway.tomllines import KeyPath, lines_of
 
 FILE_NAME = "gateway.toml"
@@ -226,6 +226,8 @@ class _Conversion:
             extra = node.extra or {}
             description = (node.extra_json_schema or {}).get("description", "")
             node = node.type
+        if extra.get("or_one") and isinstance(raw, str):
+            raw = [raw]
         match node:
             case inspect.StructType() if isinstance(raw, dict):
                 return self.struct(node, raw, path)
@@ -241,7 +243,7 @@ class _Conversion:
                 return raw
             case inspect.EnumType(cls=words) if isinstance(raw, str):
                 return self._word(words, raw, path)
-            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes):
+            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes, Frequency):
                 return self._measure(kind, raw, path, positive=extra.get("positive", False))
             case inspect.CustomType() if isinstance(raw, str) and raw:
                 return (self._folder / raw).absolute()
@@ -287,7 +289,7 @@ class _Conversion:
         return float(raw)
 
     def _measure(
-        self, kind: type[Seconds] | type[Bytes], raw: object, path: KeyPath, *, positive: bool
+        self, kind: type[Seconds | Bytes | Frequency], raw: object, path: KeyPath, *, positive: bool
     ) -> Any:
         try:
             value = kind.parse(raw)

@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from gateway.addresses import Proxies
 from gateway.admission import Admission
 from gateway.auth.authenticator import Authenticator
 from gateway.broker.streams import CommandStreams
 from gateway.channels import check_name
 from gateway.errors import Forbidden, UnknownChannel
+from gateway.limiter import Allowance, Limiter
+from gateway.policy.limits import Deed
 from gateway.policy.permissions import Action, Permissions
 from gateway.policy.routes import STATUS_PATTERN, Channels, CommandRoute
 from gateway.principals import Caller, Transport
+from gateway.quotas import Holding, Quotas
+from gateway.settings import Of
 
 
 class Guard:
@@ -24,28 +30,71 @@ class Guard:
         channels: Channels,
         streams: CommandStreams,
         admission: Admission,
+        limiter: Limiter,
+        quotas: Quotas,
+        proxies: Proxies,
     ) -> None:
         self._authenticator = authenticator
         self._permissions = permissions
         self._channels = channels
         self._streams = streams
         self._admission = admission
+        self._limiter = limiter
+        self._quotas = quotas
+        self._proxies = proxies
 
     async def identify(
         self,
         headers: Mapping[str, str],
         query: Mapping[str, str],
         *,
-        peer: str,
+        peer: tuple[str, int] | None,
         transport: Transport = Transport.HTTP,
     ) -> Caller:
-        """Return who makes a request, and from where. `peer` is the address of the connection.
+        """Return who makes a request, and from where. `peer` is at the other end of the connection.
 
         Raises:
             Unauthorized: the credentials are wrong; or there are none, and some are needed.
         """
         principal = await self._authenticator.identify(headers, query)
-        return Caller(principal, peer, transport)
+        return replace(self.locate(headers, peer, transport), principal=principal)
+
+    def locate(
+        self,
+        headers: Mapping[str, str],
+        peer: tuple[str, int] | None,
+        transport: Transport = Transport.HTTP,
+    ) -> Caller:
+        """Return from where a request comes, whoever makes it."""
+        host, port = peer or ("", 0)
+        address = self._proxies.client(host, headers.items)
+        return Caller(
+            address=address, transport=transport, connection=f"{host}:{port}" if peer else ""
+        )
+
+    async def charge(
+        self, of: Of, caller: Caller, *, command: str = "", count: int = 1
+    ) -> Allowance:
+        """Charge what a caller is about to do to the limits. May wait, where one has a queue.
+
+        Raises `RateLimited`, `Overloaded`.
+        """
+        return await self._limiter.charge(Deed(of, caller, command, count))
+
+    async def enter(self, caller: Caller, *, subscriptions: int) -> Holding:
+        """Return what holds a connection, and some subscriptions of it, until it is closed.
+
+        Raises `RateLimited`, `QuotaExceeded`, `Overloaded`.
+        """
+        await self._limiter.charge(
+            Deed(Of.CONNECTIONS, caller), Deed(Of.SUBSCRIPTIONS, caller, cost=subscriptions)
+        )
+        return await self._quotas.enter(caller, subscriptions=subscriptions)
+
+    @property
+    def counts_subscriptions(self) -> bool:
+        """Whether there are limits or quotas of subscriptions."""
+        return any(each.concern(Of.SUBSCRIPTIONS) for each in (self._limiter, self._quotas))
 
     def check_command(
         self, route: CommandRoute, caller: Caller, data: Any, parameters: Mapping[str, str]

@@ -86,6 +86,8 @@ class Caller:
     address: str = ""
     """The client's, as far as it is known; behind proxies what those that are trusted say."""
     transport: Transport = Transport.HTTP
+    connection: str = ""
+    """Which connection it is, among all: its peer's address and port."""
 
     def variables(self) -> dict[str, Any]:
         """Return what expressions see as `request`."""

@@ -16,10 +16,22 @@ ROWS = [
     {"__main__", "cli"},
     {"__init__", "app", "server", "processes"},
     {"api", "transports", "bridges", "client"},
-    {"redrive", "dispatch", "admission", "auth", "guard", "worker", "hub"},
+    {
+        "redrive",
+        "dispatch",
+        "admission",
+        "auth",
+        "guard",
+        "limiter",
+        "quotas",
+        "firstline",
+        "worker",
+        "hub",
+    },
     {"broker", "policy"},
     {"config", "authconfig", "configfile", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals"},
+    {"addresses", "buckets"},
     {"errors", "telemetry", "resources"},
 ]
 """A unit is a module or a folder of `gateway/`. It may import what is in its own row and below."""

@@ -19,7 +19,7 @@ from gateway.errors import Forbidden, Unauthorized
 from gateway.policy import load_checked
 from gateway.policy.apikeys import KeyRing
 from gateway.principals import ANONYMOUS, AuthType, Caller, Principal
-from gateway.settings import Bytes, Seconds
+from gateway.settings import Bytes, Frequency, Seconds
 from gateway.worker.loading import load as load_handlers
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -66,7 +66,7 @@ def value(text: str, default: object) -> object:
     if isinstance(default, StrEnum):
         return text[2:-2]
     literal = ast.literal_eval({"true": "True", "false": "False"}.get(text[1:-1], text[1:-1]))
-    if isinstance(default, Seconds | Bytes):
+    if isinstance(default, Seconds | Bytes | Frequency):
         return type(default).parse(literal)
     if isinstance(default, Path):
         return Path(literal)

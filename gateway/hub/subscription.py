@@ -22,6 +22,16 @@ class Encoding(Protocol):
         """Return a sign of life that, given a position, moves the subscriber there."""
 
 
+class Holding(Protocol):
+    """What a connection holds of somebody's quota."""
+
+    def unsubscribe(self, count: int = 1) -> None:
+        """Give subscriptions back."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
 class Connection(Protocol):
     """One browser over one transport, as the hub sees it. None of this awaits but `drained`."""
 

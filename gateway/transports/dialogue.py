@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from gateway.errors import BadFrame, CloseCode, GatewayError, TooManySubscriptions
+from gateway.firstline import too_often
 from gateway.hub.subscription import Connection, Request
+from gateway.settings import Of
 from gateway.transports import frames
 from gateway.transports.door import Door, PaceWish, parse_after, parse_pace
 
@@ -18,6 +21,9 @@ class Talker(Connection, Protocol):
     def wrap(self, payload: bytes) -> bytes:
         """Return the bytes of one text frame, for `write`."""
 
+    def be_quiet(self, seconds: float) -> None:
+        """Hear nothing of the peer for so long."""
+
 
 def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None] | None:
     """Do what a client's frame asks. Returns the task of a command, which takes its time."""
@@ -25,11 +31,20 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
     try:
         frame = frames.parse(payload)
         identity = frame.id
+        if pause := door.too_often(connection.caller):
+            connection.be_quiet(pause)
+            raise too_often(pause)
         if frame.subscribe is not None:
-            if door.dispatcher.guard.needs_owner(frame.subscribe.channel):
-                return door.spawn(_subscribe_own(door, connection, identity, frame.subscribe))
+            guard = door.dispatcher.guard
+            if guard.counts_subscriptions or guard.needs_owner(frame.subscribe.channel):
+                work = partial(_subscribe_later, door, connection, identity, frame.subscribe)
+                return door.spawn_in_turn(connection, work)
             _subscribe(door, connection, identity, frame.subscribe)
         elif frame.unsubscribe is not None:
+            if connection in door.turns:  # of a subscription that may be the one to end
+                channel = frame.unsubscribe.channel
+                work = partial(_unsubscribe_later, door, connection, identity, channel)
+                return door.spawn_in_turn(connection, work)
             _unsubscribe(door, connection, identity, frame.unsubscribe.channel)
         elif frame.command is not None:
             return door.spawn(_command(door, connection, identity, frame.command))
@@ -42,8 +57,11 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
 
 def subscribe_from_url(
     door: Door, connection: Talker, channels: list[str], query: Mapping[str, str]
-) -> None:
-    """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position."""
+) -> bool:
+    """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position.
+
+    Returns False if that was refused.
+    """
     try:
         for name in channels:
             door.dispatcher.guard.check_channel(name, connection.caller)
@@ -54,6 +72,8 @@ def subscribe_from_url(
         _request(door, connection, None, wanted, query.get("after") or None, pace)
     except GatewayError as error:
         _refuse(connection, None, error)
+        return False
+    return True
 
 
 def _subscribe(
@@ -70,13 +90,32 @@ def _subscribe(
     _request(door, connection, identity, (channel,), wish.after, pace)
 
 
-async def _subscribe_own(
+async def _subscribe_later(
     door: Door, connection: Talker, identity: int | str | None, wish: frames.Subscribe
 ) -> None:
-    """Subscribe to a command's own channel, which is for its sender alone."""
+    """Subscribe as soon as it is known whether the peer may, and may once more."""
+    guard = door.dispatcher.guard
+    holding = door.holdings.get(connection)
     try:
-        await door.dispatcher.guard.check_owner([wish.channel], connection.caller)
-        _subscribe(door, connection, identity, wish)
+        await guard.check_owner([wish.channel], connection.caller)
+        await guard.charge(Of.SUBSCRIPTIONS, connection.caller)
+        if holding is not None:
+            await holding.subscribe()
+        try:
+            _subscribe(door, connection, identity, wish)
+        except GatewayError:
+            if holding is not None:
+                holding.unsubscribe()
+            raise
+    except GatewayError as error:
+        _refuse(connection, identity, error)
+
+
+async def _unsubscribe_later(
+    door: Door, connection: Talker, identity: int | str | None, channel: str
+) -> None:
+    try:
+        _unsubscribe(door, connection, identity, channel)
     except GatewayError as error:
         _refuse(connection, identity, error)
 
