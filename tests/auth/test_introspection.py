@@ -50,7 +50,7 @@ async def asking(provider: Answering, clock: Clock, **more: Any) -> AsyncIterato
     config = IntrospectionConfig(
         **{"url": provider.url, "client_id": "me:&", "client_secret": "päß"} | more
     )
-    http = Provider(config.url, timeout=5, auth=credentials(config))
+    http = Provider(config.url, timeout=PATIENCE, auth=credentials(config))
     found = Introspection(config, http, clock=clock)
     running = asyncio.create_task(found.run())
     try:

@@ -47,7 +47,7 @@ async def issuer() -> AsyncIterator[Answering]:
 async def keys_of(
     issuer: Answering, clock: Clock, refresh: float = 600
 ) -> AsyncIterator[RemoteKeys]:
-    provider = Provider(issuer.url, timeout=5)
+    provider = Provider(issuer.url, timeout=PATIENCE)
     read = partial(of_document, algorithms=[ALGORITHM])
     keys = RemoteKeys(provider, read, refresh=refresh, max_stale=3600, clock=clock)
     running = asyncio.create_task(keys.run())

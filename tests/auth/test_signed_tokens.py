@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.auth.memory import Memory, digest
 from gateway.auth.signedtokens import FileKeys, FixedKeys, Issuer, SignedTokens
@@ -200,6 +202,21 @@ async def test_the_only_key_needs_no_name(tmp_path: Path) -> None:
 def test_a_key_for_something_else_is_of_no_use(more: dict[str, Any]) -> None:
     algorithms = [Algorithm.EDDSA, Algorithm.ES256]
     assert len(keysets.of_document(jwks(jwk("EdDSA", "k") | more), algorithms)) == 0
+
+
+@pytest.mark.parametrize("point", sorted(keysets.SMALL_ORDER), ids=bytes.hex)
+def test_with_a_key_of_small_order_anybody_could_sign(point: bytes) -> None:
+    """Of made-up signatures with S = 0, some hold for every such key: no secret is needed."""
+    key = Ed25519PublicKey.from_public_bytes(point)
+
+    def holds(message: int, r: bytes) -> bool:
+        try:
+            key.verify(r + bytes(32), str(message).encode())
+        except InvalidSignature:
+            return False
+        return True
+
+    assert any(holds(message, r) for message in range(64) for r in keysets.SMALL_ORDER)
 
 
 def test_a_weak_key_is_of_no_use() -> None:
