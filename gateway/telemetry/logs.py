@@ -22,7 +22,7 @@ SERVER = "uvicorn.error"
 TALKATIVE = ("websockets", SERVER)
 """Libraries that write down every frame and header at level `debug`: tokens are among them."""
 
-_QUERY = re.compile(r"\?\S*")
+_WITH_TICKET = re.compile(r"(/(?:sse|ws)\?)\S*")
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
@@ -56,22 +56,22 @@ def configure(*, level: str, format: str, requests: bool, stream: TextIO | None 
         library = logging.getLogger(name)
         library.setLevel(max(library.level, logging.INFO))
     for name in (ACCESS, SERVER):
-        logging.getLogger(name).addFilter(_without_queries)
+        logging.getLogger(name).addFilter(_without_tickets)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.CRITICAL)
     logging.captureWarnings(True)
 
 
-def _without_queries(record: logging.LogRecord) -> bool:
-    """Take the queries out of what the server says of requests: tickets are among them."""
+def _without_tickets(record: logging.LogRecord) -> bool:
+    """Take the queries of connections out of what the server says: tickets are among them.
+
+    All of a query, because names can be written in many ways there (`%74icket`).
+    """
     if isinstance(record.args, tuple):
-        record.args = tuple(_masked(each) for each in record.args)
+        record.args = tuple(
+            _WITH_TICKET.sub(r"\1…", each) if isinstance(each, str) else each
+            for each in record.args
+        )
     return True
-
-
-def _masked(argument: object) -> object:
-    if isinstance(argument, str) and argument.startswith("/"):
-        return _QUERY.sub("?…", argument)
-    return argument
 
 
 class TextLines(logging.Formatter):

@@ -212,10 +212,10 @@ def test_a_traceback_can_be_given_where_nothing_is_handled_now() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_query_of_a_request_is_told(form: str) -> None:
+def test_no_query_of_a_connection_is_told(form: str) -> None:
     stream = io.StringIO()
     configure(level="debug", format=form, requests=True, stream=stream)
-    access = ("127.0.0.1:5", "GET", "/sse?channel=a&ticket=secret", "1.1", 200)
+    access = ("127.0.0.1:5", "GET", "/sse?channel=a&%74icket=secret", "1.1", 200)
     logging.getLogger(ACCESS).info('%s - "%s %s HTTP/%s" %d', *access)
     accepted = ("127.0.0.1:5", "/ws?ticket=secret")
     logging.getLogger("uvicorn.error").info('%s - "WebSocket %s" [accepted]', *accepted)
