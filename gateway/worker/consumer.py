@@ -21,7 +21,7 @@ from gateway.worker.holdings import BALANCE, Holdings
 from gateway.worker.loading import Handlers
 from gateway.worker.partitions import Job, Partition
 from gateway.worker.settlements import Settlements
-from gateway.worker.supervision import Link, Tasks, cancelled
+from gateway.worker.supervision import Link, Tasks
 
 BLOCK_MS = 4000
 """How long one read waits for commands. It is cut short when there is something else to read."""
@@ -77,11 +77,13 @@ class Worker:
         self._streams = broker.commands
         self._line = Line(broker.blocking())
         self._stopping, self._changed, self._nudge = (asyncio.Event() for _ in range(3))
+        self._waiting: asyncio.Timeout | None = None
+        """Of the read that waits for commands: by it a change cuts the read short."""
         leases = broker.leases(self.name, ttl=config.worker.lease)
         self._pace = min(leases.ttl / 3, BALANCE)
         self._patience = leases.ttl / 3
         self._holdings = Holdings(
-            leases, self._names, self._streams.partitions, on_change=self._changed.set
+            leases, self._names, self._streams.partitions, on_change=self._change
         )
         self._commits = broker.commits
         self._attempts = Attempts(
@@ -247,14 +249,21 @@ class Worker:
         Returns those that have some.
         """
         newest = {each.id: each.newest for each in partitions}
-        arrival = asyncio.ensure_future(self._streams.wait(self._line, newest, block_ms=BLOCK_MS))
-        change = asyncio.ensure_future(self._changed.wait())
         try:
-            await asyncio.wait([arrival, change], return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(None) as self._waiting:
+                found = await self._streams.wait(self._line, newest, block_ms=BLOCK_MS)
+        except TimeoutError:  # there are others to read
+            return []
         finally:
-            await cancelled(arrival, change)
-        found = set() if arrival.cancelled() else arrival.result()
+            self._waiting = None
         return [each for each in partitions if each.id in found]
+
+    def _change(self) -> None:
+        """There are other partitions to read: whoever waits for commands looks again."""
+        self._changed.set()
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+            self._waiting = None
 
     def _add(self, partition: Partition, job: Job) -> None:
         """Let a command run, or wait behind the others of its key."""
@@ -305,7 +314,7 @@ class Worker:
         """Read again of a partition that was full, once half of what it may hold is gone."""
         if partition.full and len(partition.tasks) <= self._prefetch // 2:
             partition.full = False
-            self._changed.set()
+            self._change()
 
     def _lane_ended(self, partition: Partition, task: asyncio.Task[None]) -> None:
         partition.tasks.pop(task, None)
