@@ -238,7 +238,8 @@ class Worker:
         for delivery in taken.deliveries:
             partition = asked[delivery.stream, delivery.partition]
             partition.newest = delivery.entry
-            if not partition.knows(delivery):
+            # Where an older one turned out to be missing, these are reclaimed together with it.
+            if not partition.uncertain and not partition.knows(delivery):
                 self._add(partition, Job(delivery))
         sizes = [len(each.envelope) for each in taken.deliveries]
         self._largest = max(MIN_SIZE, self._largest // 2, *sizes)
