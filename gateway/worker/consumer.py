@@ -274,6 +274,8 @@ class Worker:
 
         Returns those that have some, with the first of them.
         """
+        if self._changed.is_set():
+            return {}
         newest = {each.id: each.newest for each in partitions}
         try:
             async with asyncio.timeout(None) as self._waiting:
