@@ -13,20 +13,27 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
+from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.sources import sources_of
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.firstline import LIMIT, FirstLine
+from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
+from gateway.limiter import Limiter
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
+from gateway.quotas import Quotas
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
 from gateway.telemetry.metrics import Metrics
@@ -41,6 +48,7 @@ class Gateway:
         self.config = config
         self.policy = policy
         server = config.server
+        node = secrets.token_hex(6)
         self._publisher = Publisher(policy.feeds, policy.channels)
         self.hub = Hub(
             History(broker.events, self._publisher.retention), write_buffer=server.write_buffer
@@ -48,7 +56,7 @@ class Gateway:
         self.feed = Feed(
             broker.events,
             self.hub,
-            secrets.token_hex(6),
+            node,
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
         )
@@ -56,8 +64,34 @@ class Gateway:
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        self.quotas = Quotas(config.quotas, broker.roll(node), self.admission, self.metrics)
+        self.limiter = Limiter(
+            policy.limits,
+            broker.buckets,
+            self.admission,
+            self.metrics,
+            processes=lambda: self.quotas.processes,
+        )
+        proxies = Proxies(server.trusted_proxies)
+        self.first_line = FirstLine(
+            server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
+        )
+        self.authenticator = Authenticator(
+            sources_of(config.auth), self.metrics, anonymous=config.auth.anonymous
+        )
+        guard = Guard(
+            self.authenticator,
+            policy.permissions,
+            policy.channels,
+            broker.commands,
+            self.admission,
+            self.limiter,
+            self.quotas,
+            proxies,
+        )
         self.dispatcher = Dispatcher(
             policy.commands,
+            guard,
             self._publisher,
             broker.commands,
             broker.events,
@@ -65,6 +99,7 @@ class Gateway:
             self.admission,
             self.metrics,
             max_body=server.max_body,
+            claims=config.auth.claims,
         )
         self._broker = broker
         self._measure()
@@ -81,6 +116,16 @@ class Gateway:
             "gateway_requests_in_flight",
             "Requests that wait for the broker.",
             lambda: self.admission.under_way,
+        )
+        metrics.gauge(
+            "gateway_processes",
+            "Serving processes that share limits and quotas, as far as this one knows.",
+            lambda: self.quotas.processes,
+        )
+        metrics.gauge(
+            "gateway_requests_waiting",
+            "Requests that wait because of a limit.",
+            lambda: self.limiter.waiting,
         )
         metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
         metrics.gauge(
@@ -99,6 +144,8 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                tasks.create_task(self.authenticator.run()),
+                *([tasks.create_task(self.quotas.run())] if self._attends else []),
             ]
             try:
                 yield
@@ -108,6 +155,13 @@ class Gateway:
                     task.cancel()
         with suppress(BrokerUnavailable):  # then the others clear away after this process
             await self.feed.leave()
+            if self._attends:
+                await self.quotas.leave()
+
+    @property
+    def _attends(self) -> bool:
+        """Whether this process has to know of the others, and they of it."""
+        return bool(self.policy.limits or self.quotas)
 
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
@@ -132,6 +186,7 @@ class Gateway:
             max_subscriptions=self.config.server.max_subscriptions,
             max_frame=self.config.server.max_frame,
             heartbeat=self.config.server.heartbeat,
+            first_line=self.first_line,
         )
         return app
 
@@ -144,14 +199,19 @@ class Gateway:
         return health.Health(connected=self.feed.connected, circuit=self.admission.circuit)
 
     def _routes(self) -> Iterator[BaseRoute]:
-        server, channels = self.config.server, self.policy.channels
+        server = self.config.server
         command = CommandEndpoint(
             self.dispatcher, max_body=server.max_body, max_wait=server.max_wait
         )
         for route in self.policy.commands:
             yield Route(route.path, command.__call__, methods=["POST"])
-        events = EventsEndpoint(self.dispatcher, self.config.events, max_body=server.max_body)
-        history = HistoryEndpoint(self._broker.events, channels, self._publisher.retention)
+        events = EventsEndpoint(
+            self.dispatcher,
+            self.config.events,
+            max_body=server.max_body,
+            secured=self.policy.permissions.secured,
+        )
+        history = HistoryEndpoint(self.dispatcher, self._broker.events, self._publisher.retention)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
         yield Route("/channels/{channel:path}/history", history.__call__)

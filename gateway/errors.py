@@ -5,8 +5,9 @@ An error has a stable `code` (what programs compare), an HTTP status, a WebSocke
 Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` frame or a close.
 """
 
+import math
 from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import ClassVar, NamedTuple
 
 
@@ -29,7 +30,7 @@ class GatewayError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The gateway failed"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     """When to try again, where that makes sense."""
 
     def __init__(self, detail: str, **extra: object) -> None:
@@ -37,6 +38,8 @@ class GatewayError(Exception):
         self.detail = detail
         self.extra = extra
         """Further members of the problem document, such as `errors` of a failed validation."""
+        self.headers: dict[str, str] = {}
+        """Of an answer over HTTP, beside those that the kind of error has."""
 
 
 class BadRequest(GatewayError):
@@ -49,6 +52,42 @@ class BadFrame(BadRequest):
 
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+
+class TokenFault(StrEnum):
+    """What is wrong with a token: for programs that hold it, and for metrics."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_ISSUER = "unknown-issuer"
+    """It is of nobody who is known here."""
+    ALGORITHM = "algorithm"
+    UNKNOWN_KEY = "unknown-key"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    AUDIENCE = "audience"
+    """It is meant for somebody else."""
+    CLAIMS = "claims"
+    """What it says is not what is needed."""
+    INACTIVE = "inactive"
+    """Whoever gave it out says that it is worth nothing: it was revoked, or made up."""
+
+
+class InvalidToken(Unauthorized):
+    """A token was shown, and is wrong. No part of it is in the detail."""
+
+    code, title = "invalid-token", "The token is not accepted"
+
+    def __init__(self, detail: str, fault: TokenFault) -> None:
+        super().__init__(detail, fault=fault)
+        self.fault = fault
+
+
+class IdentityUnavailable(GatewayError):
+    """Who vouches for a token cannot be asked: nobody is let in on trust. Try again later."""
+
+    code, status, title = "identity-unavailable", 503, "Who is asking cannot be found out now"
+    retry_after_s = 5
 
 
 class Forbidden(GatewayError):
@@ -105,6 +144,25 @@ class Unroutable(GatewayError):
 
 class TooManySubscriptions(GatewayError):
     code, status, title = "too-many-subscriptions", 429, "Too many subscriptions on one connection"
+
+
+class RateLimited(GatewayError):
+    """It comes more often than a limit allows. Try again when `retry_after` seconds are over."""
+
+    code, status, title = "rate-limited", 429, "Too many in too short a time"
+
+    def __init__(self, detail: str, *, limit: str, retry_after: float | None) -> None:
+        """`retry_after` is None for what no limit will ever let through at once."""
+        more = {} if retry_after is None else {"retry_after_ms": math.ceil(retry_after * 1000)}
+        super().__init__(detail, limit=limit, **more)
+        if retry_after is not None:
+            self.retry_after_s = math.ceil(retry_after)
+
+
+class QuotaExceeded(GatewayError):
+    """So much is held already that there can be no more until some of it is given back."""
+
+    code, status, title = "quota-exceeded", 429, "Too many at a time"
 
 
 class BrokerUnavailable(GatewayError):

@@ -11,7 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import GatewayError, ShuttingDown, Unauthorized, UpgradeRequired
+from gateway.errors import (
+    GatewayError,
+    InvalidToken,
+    ShuttingDown,
+    Unauthorized,
+    UpgradeRequired,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +27,21 @@ TYPE_PREFIX = "urn:push-gateway:problem:"
 
 def respond(error: GatewayError) -> Response:
     """Return the problem document of an error."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = challenge(error)
     if isinstance(error, UpgradeRequired):
         headers |= {"upgrade": "websocket", "connection": "upgrade"}
     return _response(
         error.status, error.code, error.title, error.detail, more=error.extra, headers=headers
     )
+
+
+def challenge(error: Unauthorized) -> str:
+    """Return how to do better, RFC 6750 section 3: who showed no token is told of no error."""
+    return 'Bearer error="invalid_token"' if isinstance(error, InvalidToken) else "Bearer"
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -30,6 +30,11 @@ class Keys:
         self.probe = self._prefix + "probe"
         """String with a TTL: written to see whether the log takes writes."""
 
+        self.roll = self._prefix + "roll"
+        """Set with a TTL: the serving processes that say what they hold."""
+        self.holdings = self._prefix + "holdings:"
+        """What the names begin with of the hashes in which they say it: see `held_by`."""
+
     def history(self, channel: str) -> str:
         """Stream: what one channel retains, under the entry ids of the event log."""
         return f"{self._prefix}history:{channel}"
@@ -61,3 +66,11 @@ class Keys:
     def node(self, node: str) -> str:
         """String with a TTL: this serving process is alive."""
         return f"{self._prefix}node:{node}"
+
+    def held_by(self, node: str) -> str:
+        """Hash with a TTL: how many connections and subscriptions of whom a process holds."""
+        return self.holdings + node
+
+    def limit(self, bucket: str) -> str:
+        """String with a TTL: the moment (µs) at which an allowance is whole again."""
+        return f"{self._prefix}limit:{bucket}"

@@ -17,7 +17,7 @@ from gateway.hub.audience import Audience, Batch, Held
 from gateway.hub.history import History
 from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
-from gateway.hub.subscription import AT_ONCE, Connection, Pace, Request, Standing
+from gateway.hub.subscription import AT_ONCE, Connection, Holding, Pace, Request, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Hub:
         self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
         self.slow: set[Connection] = set()
         """Connections whose peer lags: looked at after each batch."""
+        self._holdings: dict[Connection, Holding] = {}
+        """Of the connections for which quotas are counted."""
         self._outboxes: dict[Connection, Outbox] = {}
         """Of the connections that do not hear everything at once."""
         self._pending: set[Connection] = set()
@@ -64,8 +66,18 @@ class Hub:
         self._next_slot = (self._next_slot + 1) % SLOTS
         self._slots[connection.slot].add(connection)
 
+    def count(self, connection: Connection, holding: Holding) -> None:
+        """Have a holding hear of what a connection gives back, up to its end."""
+        if connection.closed:
+            holding.close()
+        else:
+            self._holdings[connection] = holding
+
     def close(self, connection: Connection) -> None:
         """Forget a connection that ended. Harmless when done twice."""
+        holding = self._holdings.pop(connection, None)
+        if holding is not None:
+            holding.close()
         self._slots[connection.slot].discard(connection)
         self.slow.discard(connection)
         self._outboxes.pop(connection, None)
@@ -133,6 +145,8 @@ class Hub:
             resumption.drop(channel)
         if connection in self._outboxes:
             self._drop_pace(connection, audience.channel)
+        if connection in self._holdings:
+            self._holdings[connection].unsubscribe()
         return True
 
     def answer(self, connection: Connection, data: bytes) -> None:

@@ -9,6 +9,7 @@ from gateway.errors import CloseCode
 from gateway.hub.audience import Audience
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Request
+from gateway.principals import ANYBODY
 
 
 class _Lines:
@@ -32,6 +33,7 @@ class Listener:
 
     encoding = _LINES
     descriptor = -1
+    caller = ANYBODY
 
     def __init__(self, hub: Hub, channel: str, wanted: Callable[[dict[str, object]], bool]) -> None:
         self.audiences: tuple[Audience, ...] = ()

@@ -2,17 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-from gateway.channels import EARLIEST, Position, check_name
+from starlette.requests import HTTPConnection
+
+from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
-from gateway.errors import BadRequest, UnknownChannel
+from gateway.errors import BadRequest
+from gateway.firstline import FirstLine
 from gateway.hub.hub import Hub
-from gateway.hub.subscription import AT_ONCE, Pace
+from gateway.hub.subscription import AT_ONCE, Connection, Pace
 from gateway.policy.routes import Channels
+from gateway.principals import Caller, Transport
+from gateway.quotas import Holding
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +50,27 @@ class Door:
     max_frame: int
     heartbeat: float
     """Seconds."""
+    first_line: FirstLine | None = None
+    """Counts what each address asks; None: nobody does."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Requests of connections that are being worked on."""
+    holdings: WeakKeyDictionary[Connection, Holding] = field(default_factory=WeakKeyDictionary)
+    """What connections hold of quotas."""
+    turns: dict[Connection, asyncio.Task[None]] = field(default_factory=dict)
+    """The last of the requests to subscribe that a connection has under way."""
 
-    def check_channel(self, name: str) -> str:
-        """Return `name` if it can be subscribed to. Raises `BadRequest`, `UnknownChannel`."""
-        if self.channels.match(check_name(name)) is None:
-            raise UnknownChannel(f"no configured channel pattern covers {name!r}")
-        return name
+    async def identify(self, connection: HTTPConnection, transport: Transport) -> Caller:
+        """Return who wants to connect. Raises `Unauthorized`."""
+        return await self.dispatcher.guard.identify(
+            connection.headers,
+            connection.query_params,
+            peer=connection.client,
+            transport=transport,
+        )
+
+    def too_often(self, caller: Caller) -> float:
+        """Count a frame. Returns 0, or for how many seconds its sender is not to be listened to."""
+        return self.first_line.count(caller.address) if self.first_line else 0.0
 
     def pace(self, name: str, wish: PaceWish) -> Pace:
         """Return how a subscription will hear a channel: the slower of what both sides want.
@@ -80,6 +99,30 @@ class Door:
         self.tasks.add(task)
         task.add_done_callback(self._finished)
         return task
+
+    def spawn_in_turn(
+        self, connection: Connection, work: Callable[[], Awaitable[None]]
+    ) -> asyncio.Task[None]:
+        """Run a request when those that the connection made before in this way are done."""
+        earlier = self.turns.get(connection)
+
+        async def in_turn() -> None:
+            if earlier is not None:
+                await asyncio.wait([earlier])
+            await work()
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self.turns.get(connection) is task:
+                del self.turns[connection]
+
+        task = self.turns[connection] = self.spawn(in_turn())
+        task.add_done_callback(done)
+        return task
+
+    def hold(self, connection: Connection, holding: Holding) -> None:
+        """Remember what a connection holds, until it ends."""
+        self.holdings[connection] = holding
+        self.hub.count(connection, holding)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

@@ -258,6 +258,7 @@ def _command(envelope: Envelope, handler: Handler, number: int) -> Command[Any]:
         traceparent=envelope.traceparent,
         authtype=envelope.authtype,
         authid=envelope.authid,
+        authclaims=envelope.authclaims,
     )
 
 

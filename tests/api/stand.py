@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.api.problems import respond
 from gateway.app import Gateway
 from gateway.broker.broker import Broker, open_broker
 from gateway.config import Config
@@ -87,11 +88,12 @@ async def working(worker: Worker) -> AsyncIterator[None]:
 async def _listening(gateway: Gateway, config: Config) -> AsyncIterator[int]:
     protocols: Any = uvicorn.Config(
         gateway.app(),
-        http=HTTPProtocol,
+        http=HTTPProtocol.behind(gateway.first_line, respond),
         ws=WebSocketProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws_max_size=config.server.max_frame,
         ws_per_message_deflate=False,
         ws_ping_interval=None,

@@ -24,12 +24,12 @@ from gateway.config import (
     CommandConfig,
     Config,
     HistoryConfig,
-    Seconds,
     ServerConfig,
 )
 from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
+from gateway.settings import Seconds
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from tests.servers import RunningServer, eventually
 
@@ -227,6 +227,7 @@ def _uvicorn(app: ASGIApp, transports: Transports, config: Config) -> Any:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws_max_size=config.server.max_frame if transports.detached else 16 << 20,
         ws_per_message_deflate=not transports.detached,
         ws_ping_interval=None,

@@ -10,8 +10,8 @@ import h11
 import pytest
 from websockets.frames import Opcode
 
-from gateway.config import Bytes, Seconds
 from gateway.errors import CloseCode
+from gateway.settings import Bytes, Seconds
 from gateway.transports import connection
 from gateway.transports.sse import DetachedEventStream
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
