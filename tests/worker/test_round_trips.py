@@ -12,8 +12,9 @@ from gateway import Command, Event, handles
 from gateway.broker.scripts import script
 from gateway.broker.streams import Delivery
 from gateway.commands import Status
-from gateway.config import BrokerConfig, Config, Seconds
+from gateway.config import BrokerConfig, Config
 from gateway.redrive import Redrive
+from gateway.settings import Seconds
 from gateway.worker.partitions import Job, Partition
 from tests.servers import Broker, eventually
 from tests.worker.faults import Moment, Road
