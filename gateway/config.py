@@ -16,6 +16,7 @@ from gateway.commands import Durability, Priority
 from gateway.settings import (
     BrokerUrl,
     Bytes,
+    CookieName,
     Count,
     Expressions,
     FeedType,
@@ -264,6 +265,12 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Issuers whose signed tokens are believed."""
     introspection: IntrospectionConfig | None = None
     """Whom to ask about other tokens."""
+    cookie: CookieName | None = None
+    """The cookie whose value is a token, as far as a page of an allowed origin sends it."""
+    first_frame: Period = Seconds(5)
+    """How long a WebSocket that shows nothing may take to say who it is."""
+    ticket_ttl: Period = Seconds(30)
+    """How long a ticket can be used."""
 
     @property
     def configured(self) -> bool:

@@ -53,6 +53,11 @@ class BadFrame(BadRequest):
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
 
+    def __init__(self, detail: str, *, missing: bool = False, **extra: object) -> None:
+        """`missing`: none were shown, and a WebSocket can still say who it is."""
+        super().__init__(detail, **extra)
+        self.missing = missing
+
 
 class TokenFault(StrEnum):
     """What is wrong with a token: for programs that hold it, and for metrics."""
@@ -108,6 +113,18 @@ class UnknownCommand(NotFound):
 
 class UnknownDeadLetter(NotFound):
     code, title = "unknown-dead-letter", "No dead letter has this id"
+
+
+class UnknownBlock(NotFound):
+    code, title = "unknown-block", "There is no such block"
+
+
+class UnknownConnection(NotFound):
+    code, title = "unknown-connection", "No connection has this id"
+
+
+class TooManyBlocks(GatewayError):
+    code, status, title = "too-many-blocks", 409, "There are too many blocks"
 
 
 class CannotRedrive(GatewayError):

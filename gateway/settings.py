@@ -136,6 +136,9 @@ FeedType = Annotated[
     ),
 ]
 Host = Annotated[str, _text(r"\S+", "a host name or an address")]
+CookieName = Annotated[
+    str, _text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", "the name of a cookie, such as session")
+]
 Origin = Annotated[
     str,
     _text(

@@ -22,6 +22,7 @@ ROWS = [
         "admission",
         "auth",
         "guard",
+        "revocation",
         "limiter",
         "quotas",
         "firstline",
@@ -30,7 +31,7 @@ ROWS = [
     },
     {"broker", "policy"},
     {"config", "authconfig", "configfile", "report", "settings", "tomllines"},
-    {"commands", "events", "channels", "idempotency", "principals"},
+    {"commands", "events", "channels", "idempotency", "principals", "blocks"},
     {"addresses", "buckets"},
     {"errors", "telemetry", "resources"},
 ]

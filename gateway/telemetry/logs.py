@@ -5,6 +5,7 @@ Everything goes through the standard library's `logging`, so what handlers log i
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -15,6 +16,13 @@ QUIET = ("asyncio", "httpcore", "httpx", "sse_starlette", "uvicorn", "websockets
 """Libraries of which nothing less than a warning is told, unless `level` is `debug`."""
 
 ACCESS = "uvicorn.access"
+
+SERVER = "uvicorn.error"
+
+TALKATIVE = ("websockets", SERVER)
+"""Libraries that write down every frame and header at level `debug`: tokens are among them."""
+
+_QUERY = re.compile(r"\?\S*")
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
@@ -44,8 +52,26 @@ def configure(*, level: str, format: str, requests: bool, stream: TextIO | None 
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(number if level == "debug" else logging.WARNING)
+    for name in TALKATIVE:
+        library = logging.getLogger(name)
+        library.setLevel(max(library.level, logging.INFO))
+    for name in (ACCESS, SERVER):
+        logging.getLogger(name).addFilter(_without_queries)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.CRITICAL)
     logging.captureWarnings(True)
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Take the queries out of what the server says of requests: tickets are among them."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_masked(each) for each in record.args)
+    return True
+
+
+def _masked(argument: object) -> object:
+    if isinstance(argument, str) and argument.startswith("/"):
+        return _QUERY.sub("?…", argument)
+    return argument
 
 
 class TextLines(logging.Formatter):
