@@ -101,7 +101,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Serve the dashboard of the example at `/demo/`."""
     trusted_proxies: Sequence[str] = ()
     """Addresses and networks whose `Forwarded` and `X-Forwarded-For` are believed."""
-    requests_per_ip: Frequency = Frequency(500)
+    requests_per_ip: Frequency = Frequency(200)
     """What one address may ask of one process, whatever it asks, before anything is looked at."""
 
 

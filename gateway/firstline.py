@@ -12,10 +12,10 @@ from gateway.buckets import Buckets, Charge
 from gateway.errors import RateLimited
 from gateway.settings import Frequency
 
-SHARE = 0.2
+SHARE = 0.25
 """Of what may be asked in a second: how much of it at once. A process that is busy for longer with
 the burst of one address lets others wait."""
-LEAST = 20
+LEAST = 50
 """Requests at once that a browser may need for one page."""
 PENALTY = 1.0
 """Seconds for which who asked too often is not listened to: meanwhile it costs nothing."""

@@ -5,8 +5,10 @@ transport and returns the protocol that owns it from then on. The ASGI server fo
 connection, and the endpoint returns.
 """
 
+import asyncio
+import random
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,6 +30,9 @@ EXTENSION = "gateway.detach"
 MAX_HEAD = 64 << 10
 """Bytes of a request's head, or of its trailers. The parser has no bound of its own, and copies a
 line that grows with every read: a large one would hold up everybody."""
+HESITATION = 0.25
+"""Seconds after which who asks too often through a proxy is refused. Its next request, which waits
+for that, costs nothing meanwhile; and the proxy's connection is not taken up for long."""
 HEAD_PATIENCE = 20.0
 """Seconds for the head of a request to come."""
 
@@ -137,10 +142,20 @@ class HTTPProtocol(HttpToolsProtocol):
         if not pause:
             super().on_headers_complete()
             return
-        assert self.answer is not None
-        app, self.app = self.app, self.answer(too_often(pause))
+        app, self.app = self.app, cast(Any, self._turn_away(pause))
         super().on_headers_complete()
         self.app = app
+
+    def _turn_away(self, pause: float) -> Callable[..., Awaitable[None]]:
+        """Return the application that answers a request which came too often, when it is time."""
+
+        async def turn_away(scope: Any, receive: Any, send: Any) -> None:
+            assert self.answer is not None
+            if self._deaf is None:  # a proxy's connection, which others need as well
+                await asyncio.sleep(random.uniform(0.5, 1.5) * HESITATION)
+            await self.answer(too_often(pause))(scope, receive, send)
+
+        return turn_away
 
     def _ask(self) -> float:
         """Return 0 if the request may come in, or for how many seconds its sender must be quiet."""
@@ -156,7 +171,8 @@ class HTTPProtocol(HttpToolsProtocol):
         """Read nothing for a while: whoever asks too often costs nothing meanwhile."""
         if self._deaf is None:
             self.transport.pause_reading()
-            self._deaf = self.loop.call_later(seconds, self._listen)
+            # Not for all connections equally long: they would all come back in one moment.
+            self._deaf = self.loop.call_later(random.uniform(1.0, 1.5) * seconds, self._listen)
 
     def _listen(self) -> None:
         if self._deaf is not None:

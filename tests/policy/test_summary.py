@@ -53,7 +53,7 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
         "events": "nobody may publish",
         "limits": [],
         "quotas": {},
-        "requests_per_ip": "500/s",
+        "requests_per_ip": "200/s",
         "trusted_proxies": [],
     }
 
