@@ -30,6 +30,7 @@ class Detached(asyncio.Protocol, ABC):
     __slots__ = (
         "__weakref__",
         "_drained",
+        "_farewell",
         "_transport",
         "audiences",
         "caller",
@@ -55,6 +56,7 @@ class Detached(asyncio.Protocol, ABC):
         """Heartbeats since the peer was last heard."""
         self.closed = False
         self._drained: asyncio.Future[None] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
         self.descriptor = _descriptor(transport)
         # The loop shall tell of every byte that waits in the transport: nothing may overtake it.
         transport.set_write_buffer_limits(high=0)
@@ -96,7 +98,8 @@ class Detached(asyncio.Protocol, ABC):
             self._transport.write_eof()
         else:
             self._transport.close()
-        asyncio.get_running_loop().call_later(FAREWELL, self._transport.abort)
+        loop = asyncio.get_running_loop()
+        self._farewell = loop.call_later(FAREWELL, self._transport.abort)
 
     def abort(self) -> None:
         """Cut the connection off at once."""
@@ -129,6 +132,8 @@ class Detached(asyncio.Protocol, ABC):
         self.closed = True
         self.write = _nowhere
         self.hub.close(self)
+        if self._farewell is not None:
+            self._farewell.cancel()
         self._release()
 
     def _redirect(self, descriptor: int) -> None:
