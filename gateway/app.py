@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
+from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.auth.authenticator import Authenticator
 from gateway.broker.broker import Broker
@@ -28,6 +29,7 @@ from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.policy.compiler import Policy
+from gateway.policy.origins import Origins
 from gateway.policy.publishing import Publisher
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
@@ -133,7 +135,7 @@ class Gateway:
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
             },
-            middleware=[Middleware(problems.LastResort)],
+            middleware=[self._edge(), Middleware(problems.LastResort)],
         )
         app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
@@ -145,6 +147,16 @@ class Gateway:
             heartbeat=self.config.server.heartbeat,
         )
         return app
+
+    def _edge(self) -> Middleware:
+        server, tls = self.config.server, self.config.tls
+        encrypted = tls.certificate is not None
+        return Middleware(
+            Edge,
+            origins=Origins(server.origins, tls=encrypted),
+            hosts=server.hosts,
+            hsts=tls.hsts if encrypted else 0,
+        )
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
@@ -175,8 +187,11 @@ class Gateway:
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
-        yield Route("/metrics", health.Exposition(self.metrics).__call__)
+        yield from health.metrics_routes(
+            self.metrics, self.config.admin, secured=self.policy.permissions.secured
+        )
         yield Route("/readyz", health.Readiness(self._health).__call__)
         redrive = Redrive(self._broker.dead_letters, self.policy)
         yield from admin.routes(self._broker, redrive, self.config.admin.tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)
+        yield WebSocketRoute("/{path:path}", problems.on_unknown_websocket)

@@ -19,8 +19,10 @@ from gateway.settings import (
     Expressions,
     FeedType,
     Host,
+    HostName,
     LogFormat,
     LogLevel,
+    MetricsFor,
     ModuleName,
     Namespace,
     Origin,
@@ -73,6 +75,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0: any free port."""
     origins: Sequence[Origin] = ()
     """Origins of pages that may talk to the gateway from a browser, beside its own; `*`: all."""
+    hosts: Sequence[HostName] = ()
+    """Names that requests may be for. Without any: all."""
     max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
     max_frame: Size = Bytes(64 << 10)
@@ -93,6 +97,19 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Serve the web console at `/`."""
     demo: bool = False
     """Serve the dashboard of the example at `/demo/`."""
+
+
+class TLSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: HTTPS, by files that may be replaced while the gateway runs."""
+
+    certificate: Path | None = None
+    """The certificate and those of its issuers, PEM. Without it, plain HTTP."""
+    key: Path | None = None
+    """The private key, PEM; without it, it is in the file of the certificate."""
+    client_ca: Path | None = None
+    """Issuers of client certificates, PEM. With it, who shows none of them is not served."""
+    hsts: Seconds = Seconds(365 * 86_400)
+    """For how long browsers shall insist on HTTPS; 0: they are not told to."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,6 +213,9 @@ class AdminConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     tokens: Sequence[Token] = ()
     """Bearer tokens of operators."""
+    metrics: MetricsFor | None = None
+    """Who may read `/metrics`: `anybody`, `operators` or `nobody`. Without it: operators, and
+    anybody while there are neither tokens nor authentication."""
 
 
 class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -231,6 +251,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     broker: BrokerConfig = BrokerConfig()
     server: ServerConfig = ServerConfig()
+    tls: TLSConfig = TLSConfig()
     worker: WorkerConfig = WorkerConfig()
     commands: Sequence[CommandConfig] = ()
     channels: Sequence[ChannelConfig] = ()

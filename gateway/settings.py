@@ -105,6 +105,13 @@ FeedType = Annotated[
         "an event type such as order.placed, or a prefix of one such as order.*",
     ),
 ]
+HostName = Annotated[
+    str,
+    _text(
+        r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]",
+        'a host name or an address such as "gateway.example" or "[::1]", without a port',
+    ),
+]
 Host = Annotated[str, _text(r"\S+", "a host name or an address")]
 Origin = Annotated[
     str,
@@ -126,6 +133,7 @@ Token = Annotated[
 ]
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""
+MetricsFor = Annotated[str, _text("anybody|operators|nobody", "anybody, operators or nobody")]
 LogLevel = Annotated[str, _text("debug|info|warning|error", "debug, info, warning or error")]
 LogFormat = Annotated[str, _text("text|json", "text or json")]
 Expressions = Annotated[Sequence[str], Meta(min_length=1)]
