@@ -17,7 +17,7 @@ ROWS = [
     {"__init__", "app", "server", "processes"},
     {"api", "transports", "bridges", "client"},
     {"redrive", "dispatch", "admission", "auth", "guard", "worker", "hub"},
-    {"broker", "policy"},
+    {"broker", "policy", "certificates"},
     {"config", "configfile", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals"},
     {"errors", "telemetry", "resources"},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.broker import address
+from gateway.certificates import check_tls
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
@@ -75,6 +76,7 @@ def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
     check_origins(config.server, report)
+    check_tls(config.tls, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,
