@@ -48,6 +48,25 @@ class Bytes(int):
         return cls(size)
 
 
+class Secret(str):
+    """A text that nobody shall read by accident.
+
+    Whoever prints it, logs it or puts it into a sentence gets stars. It is compared, cut and
+    encoded as any other text.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
 _TIMES = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZES = {
     "B": 1,
@@ -73,7 +92,11 @@ def _measure(text: str, units: Mapping[str, float]) -> float | None:
 
 
 def _text(pattern: str, description: str, *, secret: bool = False) -> Meta:
-    """What a text must look like. A secret one is not repeated in the report of problems."""
+    """What a text must look like.
+
+    A secret one is not repeated in the report of problems, is a `Secret` once it was read, and can
+    be in a file of its own, which the setting `<name>_file` names.
+    """
     return Meta(pattern=rf"^(?:{pattern})\Z", description=description, extra={"secret": secret})
 
 

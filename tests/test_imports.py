@@ -18,7 +18,7 @@ ROWS = [
     {"api", "transports", "bridges", "client"},
     {"redrive", "dispatch", "admission", "auth", "guard", "worker", "hub"},
     {"broker", "policy", "certificates"},
-    {"config", "configfile", "report", "settings", "tomllines"},
+    {"config", "configfile", "secretfiles", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals"},
     {"errors", "telemetry", "resources"},
 ]

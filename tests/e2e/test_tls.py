@@ -92,7 +92,7 @@ async def _name(base: str, context: ssl.SSLContext) -> bool:
     _, writer = await asyncio.open_connection(host, int(port), ssl=context)
     subject = dict(each[0] for each in writer.get_extra_info("peercert")["subject"])
     writer.transport.abort()
-    return subject["commonName"] == "second"
+    return bool(subject["commonName"] == "second")
 
 
 async def _publish(http: httpx.AsyncClient, number: int, text: str) -> None:
