@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli import check, deadletters, publish, run, subscribe
+from gateway.cli import check, deadletters, publish, run, subscribe, token
 from gateway.cli.failures import ExitCode, Failure
 from gateway.errors import BrokerUnavailable, ConfigError, GatewayError, StartError
 
@@ -62,6 +62,18 @@ app.add_typer(
     help="Look at commands given up on, send them again, or drop them.",
     epilog=deadletters.LIST_EXAMPLES,
     rich_help_panel=TALK,
+)
+
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_add(token.create, to=keys, epilog=token.CREATE_EXAMPLES)
+_add(token.list_, to=keys, name="list", epilog=token.LIST_EXAMPLES)
+_add(token.revoke, to=keys, epilog=token.REVOKE_EXAMPLES)
+app.add_typer(
+    keys,
+    name="token",
+    help="Make API keys, list and revoke them.",
+    epilog=token.CREATE_EXAMPLES,
+    rich_help_panel=RUN,
 )
 
 

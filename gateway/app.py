@@ -19,6 +19,7 @@ from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.sources import sources_of
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
@@ -60,8 +61,11 @@ class Gateway:
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        self.authenticator = Authenticator(
+            sources_of(config.auth), self.metrics, anonymous=config.auth.anonymous
+        )
         guard = Guard(
-            Authenticator([], anonymous=config.auth.anonymous),
+            self.authenticator,
             policy.permissions,
             policy.channels,
             broker.commands,
@@ -112,6 +116,7 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                tasks.create_task(self.authenticator.run()),
             ]
             try:
                 yield

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from gateway.authconfig import IntrospectionConfig, JWTConfig
 from gateway.commands import Durability, Priority
 from gateway.settings import (
     BrokerUrl,
@@ -228,11 +229,17 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Let in who shows no credentials; what they may do is for the rules to say."""
     claims: Sequence[str] = ()
     """Claims that travel with commands to their handlers."""
+    api_keys: Path | None = None
+    """A file of API keys, which `gateway token` writes. It is read again when it changes."""
+    jwt: Sequence[JWTConfig] = ()
+    """Issuers whose signed tokens are believed."""
+    introspection: IntrospectionConfig | None = None
+    """Whom to ask about other tokens."""
 
     @property
     def configured(self) -> bool:
         """Whether there is any way to tell one from another."""
-        return False
+        return bool(self.jwt or self.introspection or self.api_keys)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -191,12 +191,17 @@ class _Conversion:
     def struct(self, node: Any, table: Mapping[str, Any], path: KeyPath) -> Any:
         """Return the structure. An empty value stands for one that it must have and has not."""
         fields = {f.encode_name: f for f in node.fields if f.encode_name not in _COMPUTED}
-        known = {*fields, *(f"{n}{SUFFIX}" for n, field in fields.items() if is_secret(field.type))}
+        twins = {f"{name}{SUFFIX}" for name, field in fields.items() if is_secret(field.type)}
+        known = fields.keys() | twins
         for name in table.keys() - known:
             self._report.add((*path, name), "unknown key" + did_you_mean(name, known))
         values: dict[str, Any] = {}
         for name, field in fields.items():
-            value = self._field(field, table, path)
+            twin = f"{name}{SUFFIX}"
+            if twin in table and twin in twins - fields.keys():
+                value = self._twin(field, table, path)
+            else:
+                value = self._field(field, table, path)
             if value is not _BAD:
                 values[name] = value
             elif field.required:
@@ -206,11 +211,6 @@ class _Conversion:
 
     def _field(self, field: inspect.Field, table: Mapping[str, Any], path: KeyPath) -> Any:
         name = field.encode_name
-        twin = f"{name}{SUFFIX}"
-        if twin in table and is_secret(field.type):
-            if name in table:
-                self._report.add((*path, twin), f"expected this or {name!r} but got both")
-            return self.from_file(field, table[twin], (*path, name), told_at=(*path, twin))
         if name in table:
             return self.value(field.type, table[name], (*path, name))
         if field.required:
@@ -220,6 +220,12 @@ class _Conversion:
         elif isinstance(field.type, inspect.StructType):  # its defaults may be paths
             return self.struct(field.type, {}, (*path, name))
         return _BAD
+
+    def _twin(self, field: inspect.Field, table: Mapping[str, Any], path: KeyPath) -> Any:
+        name, twin = field.encode_name, f"{field.encode_name}{SUFFIX}"
+        if name in table:
+            self._report.add((*path, twin), f"expected this or {name!r} but got both")
+        return self.from_file(field, table[twin], (*path, name), told_at=(*path, twin))
 
     def from_file(
         self, field: inspect.Field, file: object, path: KeyPath, *, told_at: KeyPath

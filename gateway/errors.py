@@ -6,7 +6,7 @@ Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` fra
 """
 
 from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple
 
@@ -75,6 +75,42 @@ class BadFrame(BadRequest):
 
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+
+class TokenFault(StrEnum):
+    """What is wrong with a token: for programs that hold it, and for metrics."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_ISSUER = "unknown-issuer"
+    """It is of nobody who is known here."""
+    ALGORITHM = "algorithm"
+    UNKNOWN_KEY = "unknown-key"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    AUDIENCE = "audience"
+    """It is meant for somebody else."""
+    CLAIMS = "claims"
+    """What it says is not what is needed."""
+    INACTIVE = "inactive"
+    """Whoever gave it out says that it is worth nothing: it was revoked, or made up."""
+
+
+class InvalidToken(Unauthorized):
+    """A token was shown, and is wrong. No part of it is in the detail."""
+
+    code, title = "invalid-token", "The token is not accepted"
+
+    def __init__(self, detail: str, fault: TokenFault) -> None:
+        super().__init__(detail, fault=fault)
+        self.fault = fault
+
+
+class IdentityUnavailable(GatewayError):
+    """Who vouches for a token cannot be asked: nobody is let in on trust. Try again later."""
+
+    code, status, title = "identity-unavailable", 503, "Who is asking cannot be found out now"
+    retry_after_s = 5
 
 
 class Forbidden(GatewayError):

@@ -51,8 +51,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What tells it from every other principal; empty for nobody in particular."""
-        return "" if self.anonymous else f"{self.type}:{self.issuer}:{self.id}"
+        """What tells it from every other principal; empty for nobody in particular.
+
+        The issuer's colons are escaped: without that, `8443:x` of `https://a` would be `x` of
+        `https://a:8443`.
+        """
+        issuer = self.issuer.replace("%", "%25").replace(":", "%3A")
+        return "" if self.anonymous else f"{self.type}:{issuer}:{self.id}"
 
     def variables(self) -> dict[str, Any]:
         """Return what expressions see of it as `principal`."""

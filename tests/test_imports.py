@@ -18,7 +18,7 @@ ROWS = [
     {"api", "transports", "bridges", "client"},
     {"redrive", "dispatch", "admission", "auth", "guard", "worker", "hub"},
     {"broker", "policy", "certificates"},
-    {"config", "configfile", "secretfiles", "report", "settings", "tomllines"},
+    {"config", "authconfig", "configfile", "secretfiles", "report", "settings", "tomllines"},
     {"commands", "events", "channels", "idempotency", "principals"},
     {"errors", "telemetry", "resources"},
 ]
@@ -38,6 +38,8 @@ FORBIDDEN = {
 FOREIGN = {
     "redis": {"broker"},
     "starlette": {"__main__", "app", "server", "api", "transports"},
+    "jwt": {"auth", "policy"},
+    "cryptography": {"auth", "policy"},
 }
 """Packages that stay in few hands, so that they can be replaced."""
 

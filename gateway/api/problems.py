@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 from gateway.errors import (
     PROBLEM,
     GatewayError,
+    InvalidToken,
     ShuttingDown,
     Unauthorized,
     UpgradeRequired,
@@ -30,7 +31,7 @@ def respond(error: GatewayError) -> Response:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = challenge(error)
     if isinstance(error, UpgradeRequired):
         headers |= {"upgrade": "websocket", "connection": "upgrade"}
     return _response(error.document(), headers)
@@ -39,6 +40,11 @@ def respond(error: GatewayError) -> Response:
 def of_status(status: int, headers: dict[str, str]) -> Response:
     """Return the problem document of a bare status."""
     return _response(problem_of(status, HTTPStatus(status).description), headers)
+
+
+def challenge(error: Unauthorized) -> str:
+    """Return how to do better, RFC 6750 section 3: who showed no token is told of no error."""
+    return 'Bearer error="invalid_token"' if isinstance(error, InvalidToken) else "Bearer"
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -45,9 +45,27 @@ def _parts(document: dict[str, Any]) -> Table:
     parts.add_row("Server", Text(document["server"]))
     served = [page for page, is_on in pages if is_on]
     parts.add_row("", Text(", ".join([*served, document["events"]]), "dim"))
+    for number, line in enumerate(_callers(document["auth"])):
+        parts.add_row("" if number else "Callers", Text(line))
     parts.add_row("Worker", Text(", ".join(worker["modules"]) or "no handlers"))
     parts.add_row("", Text(f"{worker['concurrency']} commands at a time", "dim"))
     return parts
+
+
+def _callers(auth: dict[str, Any]) -> list[str]:
+    """Who is told apart, and how: a line for each way."""
+    lines = []
+    for each in auth["jwt"]:
+        keys = relative(each["keys"]) if each["keys"].startswith("/") else each["keys"]
+        audience, algorithms = " or ".join(each["audience"]), " or ".join(each["algorithms"])
+        lines.append(f"{each['issuer']}'s tokens for {audience}: {algorithms}, keys: {keys}")
+    if auth["introspection"]:
+        lines.append(f"other tokens: {auth['introspection']} is asked")
+    if auth["api_keys"]:
+        lines.append(f"API keys in {relative(auth['api_keys'])}")
+    if auth["anonymous"]:
+        lines.append("anybody without credentials" if lines else "anybody")
+    return lines
 
 
 def _command(command: dict[str, Any], handlers: dict[str, Any]) -> Table:

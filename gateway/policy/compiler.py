@@ -9,6 +9,7 @@ from gateway.certificates import check_tls
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
+from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
@@ -77,6 +78,7 @@ def compile_policy(config: Config, report: Report) -> Policy:
     _check_url(config.broker.url, report)
     check_origins(config.server, report)
     check_tls(config.tls, report)
+    authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,

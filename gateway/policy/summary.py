@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.config import ChannelConfig, Config
+from gateway.policy import authentication
 from gateway.policy.compiler import Policy
 from gateway.policy.routes import CommandRoute
 
@@ -17,6 +18,7 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
         "server": f"{_scheme(config)}://{config.server.host}:{config.server.port}",
         "console": config.server.console,
         "demo": config.server.demo,
+        "auth": authentication.summary(config.auth),
         "admin": bool(config.admin.tokens),
         "handlers": list(config.worker.handlers),
         "concurrency": config.worker.concurrency,

@@ -26,6 +26,9 @@ class Metrics:
         self.refused = self._counter(
             "gateway_refused", "What was refused, by the code of the error.", "code"
         )
+        self.refused_tokens = self._counter(
+            "gateway_tokens_refused", "Tokens that let nobody in, by what was wrong.", "fault"
+        )
         self.lost = self._counter(
             "gateway_commands_lost",
             'Commands accepted with durability = "memory" that the broker did not take.',
