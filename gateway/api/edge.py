@@ -19,6 +19,9 @@ ALWAYS: Headers = [
 """Of every answer that does not say something else; only pages do."""
 
 
+_STARTS = ("http.response.start", "websocket.http.response.start")
+
+
 class Edge:
     """Pure ASGI middleware around all others."""
 
@@ -46,9 +49,7 @@ class Edge:
                 app = _preflight(scope, head) or app
         except GatewayError as error:
             app = _refusal(error)
-        if scope["type"] == "http":
-            send = _Completed(send, headers)
-        await app(scope, receive, send)
+        await app(scope, receive, _Completed(send, headers))
 
 
 def _preflight(scope: Scope, head: Head) -> ASGIApp | None:
@@ -76,7 +77,7 @@ class _Completed:
         self._replaced = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in _STARTS:
             await self._start(message)
         elif not self._replaced:
             await self._send(message)
@@ -94,4 +95,5 @@ class _Completed:
         problem = problems.of_status(message["status"], kept)
         headers = [*problem.raw_headers, *lacking]
         await self._send({**message, "headers": headers})
-        await self._send({"type": "http.response.body", "body": problem.body})
+        kind = message["type"].replace("start", "body")
+        await self._send({"type": kind, "body": problem.body})
