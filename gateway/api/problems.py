@@ -92,7 +92,7 @@ class LastResort:
             answer = respond(ShuttingDown("the request was not done when the process had to stop"))
             await answer(scope, receive, send)
         except ClientDisconnect:
-            logger.info("%s %s: the client went away", scope["method"], scope["path"])
+            logger.debug("%s %s: the client went away", scope["method"], scope["path"])
         except Exception:
             if begun or scope["type"] != "http":
                 raise  # the server cuts the connection, so that no half is taken for the whole

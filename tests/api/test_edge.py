@@ -1,5 +1,6 @@
 """What every answer carries, for which hosts requests are taken, and who sees the metrics."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,3 +91,24 @@ async def test_the_metrics_are_for_whom_they_are_meant(
         assert (await api.http.get("/metrics", headers=token)).status_code == operator
         wrong = {"authorization": "Bearer warde"}
         assert (await api.http.get("/metrics", headers=wrong)).status_code == alone
+
+
+async def test_no_address_that_a_stranger_names_is_asked(api: Stand) -> None:
+    """No setting but the broker's and the providers' URLs makes the gateway connect (CWE-918)."""
+    visitors: list[object] = []
+    server = await asyncio.start_server(lambda *both: visitors.append(both), "127.0.0.1", 0)
+    here = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+    async with server:
+        event = {"specversion": "1.0", "id": here, "source": here, "type": "t", "dataschema": here}
+        data = {"$schema": here, "$ref": here, "$id": here, "customer": here, "qty": 1}
+        headers = {
+            "authorization": "Bearer sesame",
+            "content-type": "application/cloudevents+json",
+            "referer": here,
+            "link": f"<{here}>; rel=preload",
+        }
+        answer = await api.http.post("/events", json=event | {"data": data}, headers=headers)
+        assert answer.status_code == 202, answer.text
+        answer = await api.http.post("/orders", json=data, headers={"prefer": f"wait=1, x={here}"})
+        assert answer.status_code in (200, 202), answer.text
+    assert visitors == []

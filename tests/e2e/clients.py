@@ -38,7 +38,7 @@ class Client:
 
     async def open(self, url: str, **options: object) -> None:
         """Make a client in a page of the gateway that has no script of its own."""
-        await self.page.goto(f"{url}/healthz")
+        await self.page.goto(f"{url}/static/base.css")
         await self.page.evaluate(_OPEN, options)
 
     async def connect(self) -> None:
