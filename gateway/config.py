@@ -16,16 +16,21 @@ from gateway.commands import Durability, Priority
 from gateway.settings import (
     BrokerUrl,
     Bytes,
+    CookieName,
     Count,
     Expressions,
     FeedType,
+    Frequency,
+    Holders,
     Host,
     HostName,
+    LimitName,
     LogFormat,
     LogLevel,
     MetricsFor,
     ModuleName,
     Namespace,
+    Of,
     Origin,
     Period,
     Rate,
@@ -98,6 +103,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Serve the web console at `/`."""
     demo: bool = False
     """Serve the dashboard of the example at `/demo/`."""
+    trusted_proxies: Sequence[str] = ()
+    """Addresses and networks whose `Forwarded` and `X-Forwarded-For` are believed."""
+    requests_per_ip: Frequency = Frequency(500)
+    """What one address may ask of one process, whatever it asks, before anything is looked at."""
 
 
 class TLSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -197,6 +206,47 @@ class FeedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """CEL: without it, every event of the type."""
 
 
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`queue` of a limit: who comes too early waits for its turn instead of being refused."""
+
+    size: Count = 100
+    """How many may wait, of each allowance."""
+    wait: Period = Seconds(1)
+    """How long one may wait."""
+
+
+class LimitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[limits]]`: how often something may be done, on all nodes together."""
+
+    name: LimitName
+    """What headers, errors and metrics call it."""
+    per: Holders
+    """Who has an allowance of its own: `principal`, `api_key`, `ip`, `command`, `connection`,
+    several of them together, or `everything`."""
+    rate: Frequency
+    """How often, for as long as one likes."""
+    burst: Count | None = None
+    """How often at once, after a rest; without it, what `rate` allows in a second."""
+    of: Of = Of.COMMANDS
+    """What is counted: `commands`, `events`, `subscriptions` or `connections`."""
+    commands: Sequence[TypeName] = ()
+    """Types of commands that count; without them all do."""
+    queue: QueueConfig | None = None
+    """Who comes too early waits; without it, it is refused with 429 at once."""
+    when: str | None = None
+    """CEL over `principal` and `request`: whom it concerns; without it everybody."""
+
+
+class QuotasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[quotas]`: how much may be held at a time, on all nodes together. Without a number, any."""
+
+    connections_per_principal: Count | None = None
+    """Who shows no credentials counts as its address, here and below."""
+    connections_per_ip: Count | None = None
+    subscriptions_per_principal: Count | None = None
+    subscriptions_per_ip: Count | None = None
+
+
 class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: who may publish events through `POST /events`. Nobody, unless it says so."""
 
@@ -235,6 +285,12 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Issuers whose signed tokens are believed."""
     introspection: IntrospectionConfig | None = None
     """Whom to ask about other tokens."""
+    cookie: CookieName | None = None
+    """The cookie whose value is a token, as far as a page of an allowed origin sends it."""
+    first_frame: Period = Seconds(5)
+    """How long a WebSocket that shows nothing may take to say who it is."""
+    ticket_ttl: Period = Seconds(30)
+    """How long a ticket can be used."""
 
     @property
     def configured(self) -> bool:
@@ -263,6 +319,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     commands: Sequence[CommandConfig] = ()
     channels: Sequence[ChannelConfig] = ()
     feeds: Sequence[FeedConfig] = ()
+    limits: Sequence[LimitConfig] = ()
+    quotas: QuotasConfig = QuotasConfig()
     auth: AuthConfig = AuthConfig()
     events: EventsConfig = EventsConfig()
     admin: AdminConfig = AdminConfig()

@@ -24,7 +24,7 @@ from gateway.config import Config
 from gateway.errors import ConfigError, Problem
 from gateway.report import Report, did_you_mean
 from gateway.secretfiles import SUFFIX, is_secret
-from gateway.settings import Bytes, Seconds, Secret
+from gateway.settings import Bytes, Frequency, Seconds, Secret
 from gateway.tomllines import KeyPath, lines_of
 
 FILE_NAME = "gateway.toml"
@@ -134,8 +134,19 @@ def _variables() -> dict[str, tuple[str, inspect.Field]]:
         for section in sections
         if isinstance(section.type, inspect.StructType)
         for field in section.type.fields
+        if not _has_tables(field.type)
         for suffix in (("", SUFFIX) if is_secret(field.type) else ("",))
     }
+
+
+def _has_tables(node: object) -> bool:
+    """Tell whether a value is made of tables, for which a text has no room."""
+    match node:
+        case inspect.UnionType(types=types):
+            return any(map(_has_tables, types))
+        case inspect.ListType(item_type=item):
+            return _has_tables(item)
+    return isinstance(node, inspect.StructType)
 
 
 def _from_text(node: object, text: str) -> object:
@@ -252,6 +263,8 @@ class _Conversion:
             extra = node.extra or {}
             description = (node.extra_json_schema or {}).get("description", "")
             node = node.type
+        if extra.get("or_one") and isinstance(raw, str):
+            raw = [raw]
         match node:
             case inspect.StructType() if isinstance(raw, dict):
                 return self.struct(node, raw, path)
@@ -267,7 +280,7 @@ class _Conversion:
                 return raw
             case inspect.EnumType(cls=words) if isinstance(raw, str):
                 return self._word(words, raw, path)
-            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes):
+            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes, Frequency):
                 return self._measure(kind, raw, path, positive=extra.get("positive", False))
             case inspect.CustomType() if isinstance(raw, str) and raw:
                 return (self._folder / raw).absolute()
@@ -313,7 +326,7 @@ class _Conversion:
         return float(raw)
 
     def _measure(
-        self, kind: type[Seconds] | type[Bytes], raw: object, path: KeyPath, *, positive: bool
+        self, kind: type[Seconds | Bytes | Frequency], raw: object, path: KeyPath, *, positive: bool
     ) -> Any:
         try:
             value = kind.parse(raw)

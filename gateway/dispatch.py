@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -37,8 +38,9 @@ from gateway.idempotency import Identity
 from gateway.policy.documents import decode
 from gateway.policy.permissions import Action
 from gateway.policy.publishing import Publisher
-from gateway.policy.routes import CommandRoutes, Destination, merge_parameters
+from gateway.policy.routes import CommandRoute, CommandRoutes, Destination, merge_parameters
 from gateway.principals import ANYBODY, Caller
+from gateway.settings import Of
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,16 @@ class Answer(NamedTuple):
     status: CommandStatus
     repeated: bool = False
     """It was accepted earlier already, with the same idempotency key."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """How the limits stand that concern it, for an answer over HTTP."""
+
+
+class Published(NamedTuple):
+    """What became of events."""
+
+    ids: list[str]
+    headers: Mapping[str, str] = MappingProxyType({})
+    """How the limits stand that concern them, for an answer over HTTP."""
 
 
 class _Received(NamedTuple):
@@ -134,6 +146,7 @@ class Dispatcher:
 
         Raises:
             UnknownCommand: no configured command has this path.
+            RateLimited: it comes more often than a limit allows.
             Forbidden, Unauthorized: the caller may not send it.
             PayloadTooLarge, BadRequest, ValidationFailed, Unroutable: the body is at fault.
             KeyReused: another command was sent with this key.
@@ -142,7 +155,17 @@ class Dispatcher:
             BrokerUnavailable: it is then unknown whether the command is in the log. Who gave a key
                 can find out by asking again.
         """
-        command = self._receive(path, body, caller, origin, idempotency_key)
+        path = _decoded(path)
+        found = self._commands.match(path)
+        if found is None:
+            raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
+        allowance = await self.guard.charge(Of.COMMANDS, caller, command=found[0].type)
+        with allowance.told():
+            command = self._receive(path, *found, body, caller, origin, idempotency_key)
+            answer = await self._answer(command, wait)
+        return answer._replace(headers=allowance.headers)
+
+    async def _answer(self, command: _Received, wait: float) -> Answer:
         if not wait:
             return await self._accept(command)
         with closing(self._listener(command.envelope.id)) as listener:
@@ -166,16 +189,23 @@ class Dispatcher:
 
     async def publish(
         self, events: Sequence[Event], caller: Caller = ANYBODY, *, trusted: bool = False
-    ) -> list[str]:
-        """Append events, all or none, and return their ids.
+    ) -> Published:
+        """Append events, all or none.
 
         A `trusted` producer may publish to every channel, and say by whom an event was caused.
 
         Raises:
+            RateLimited: more events come than a limit allows.
             Forbidden, Unauthorized: the caller may not publish to a channel of theirs.
             Unroutable: a feed cannot decide, or an event goes to a channel that is not configured.
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
+        allowance = await self.guard.charge(Of.EVENTS, caller, count=len(events))
+        with allowance.told():
+            await self._publish(events, caller, trusted=trusted)
+        return Published([event.id or "" for event in events], allowance.headers)
+
+    async def _publish(self, events: Sequence[Event], caller: Caller, *, trusted: bool) -> None:
         if not trusted:
             events = [self._signed(event, caller) for event in events]
         publications = [
@@ -188,7 +218,6 @@ class Dispatcher:
             async with self._admission.admitted():
                 await self._log.publish(publications)
             self._metrics.published.inc(len(events))
-        return [event.id or "" for event in events]
 
     def _signed(self, event: Event, caller: Caller) -> Event:
         """Return an event that says who published it, whatever its sender says."""
@@ -198,14 +227,16 @@ class Dispatcher:
         return msgspec.structs.replace(event, authtype=principal.type, authid=principal.id)
 
     def _receive(
-        self, path: str, body: bytes, caller: Caller, origin: Origin, key: str | None
+        self,
+        path: str,
+        route: CommandRoute,
+        parameters: Mapping[str, str],
+        body: bytes,
+        caller: Caller,
+        origin: Origin,
+        key: str | None,
     ) -> _Received:
         """Check a command and decide where it goes. Sends nothing."""
-        path = _decoded(path)
-        found = self._commands.match(path)
-        if found is None:
-            raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
-        route, parameters = found
         if len(body) > self._max_body:
             raise PayloadTooLarge(f"expected at most {self._max_body} bytes but got {len(body)}")
         sent = decode(body or b"{}")

@@ -5,6 +5,7 @@ An error has a stable `code` (what programs compare), an HTTP status, a WebSocke
 Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` frame or a close.
 """
 
+import math
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
@@ -35,7 +36,7 @@ class GatewayError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The gateway failed"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     """When to try again, where that makes sense."""
 
     def __init__(self, detail: str, **extra: object) -> None:
@@ -43,6 +44,8 @@ class GatewayError(Exception):
         self.detail = detail
         self.extra = extra
         """Further members of the problem document, such as `errors` of a failed validation."""
+        self.headers: dict[str, str] = {}
+        """Of an answer over HTTP, beside those that the kind of error has."""
 
     def document(self) -> dict[str, Any]:
         """Return the problem document, RFC 9457."""
@@ -75,6 +78,11 @@ class BadFrame(BadRequest):
 
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+    def __init__(self, detail: str, *, missing: bool = False, **extra: object) -> None:
+        """`missing`: none were shown, and a WebSocket can still say who it is."""
+        super().__init__(detail, **extra)
+        self.missing = missing
 
 
 class TokenFault(StrEnum):
@@ -137,6 +145,18 @@ class UnknownDeadLetter(NotFound):
     code, title = "unknown-dead-letter", "No dead letter has this id"
 
 
+class UnknownBlock(NotFound):
+    code, title = "unknown-block", "There is no such block"
+
+
+class UnknownConnection(NotFound):
+    code, title = "unknown-connection", "No connection has this id"
+
+
+class TooManyBlocks(GatewayError):
+    code, status, title = "too-many-blocks", 409, "There are too many blocks"
+
+
 class CannotRedrive(GatewayError):
     code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
 
@@ -183,6 +203,25 @@ class Unroutable(GatewayError):
 
 class TooManySubscriptions(GatewayError):
     code, status, title = "too-many-subscriptions", 429, "Too many subscriptions on one connection"
+
+
+class RateLimited(GatewayError):
+    """It comes more often than a limit allows. Try again when `retry_after` seconds are over."""
+
+    code, status, title = "rate-limited", 429, "Too many in too short a time"
+
+    def __init__(self, detail: str, *, limit: str, retry_after: float | None) -> None:
+        """`retry_after` is None for what no limit will ever let through at once."""
+        more = {} if retry_after is None else {"retry_after_ms": math.ceil(retry_after * 1000)}
+        super().__init__(detail, limit=limit, **more)
+        if retry_after is not None:
+            self.retry_after_s = math.ceil(retry_after)
+
+
+class QuotaExceeded(GatewayError):
+    """So much is held already that there can be no more until some of it is given back."""
+
+    code, status, title = "quota-exceeded", 429, "Too many at a time"
 
 
 class BrokerUnavailable(GatewayError):

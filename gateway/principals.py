@@ -76,6 +76,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ANONYMOUS = Principal(id="anonymous", type=AuthType.UNAUTHENTICATED)
+UNKNOWN = Principal(id="unknown", type=AuthType.UNAUTHENTICATED)
+"""Who has yet to say who it is: nothing is done for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ class Caller:
     address: str = ""
     """The client's, as far as it is known; behind proxies what those that are trusted say."""
     transport: Transport = Transport.HTTP
+    connection: str = ""
+    """Which connection it is, among all: its peer's address and port."""
+    channels: frozenset[str] | None = None
+    """Those to which a ticket narrows it: it may subscribe to these, and do nothing else."""
 
     def variables(self) -> dict[str, Any]:
         """Return what expressions see as `request`."""

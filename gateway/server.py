@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from gateway.api.problems import respond
 from gateway.app import Gateway
 from gateway.broker.broker import Broker, open_broker
 from gateway.certificates import Certificates
@@ -216,12 +217,13 @@ class _Process:
     def _uvicorn(self, gateway: Gateway) -> uvicorn.Config:
         return uvicorn.Config(
             gateway.app(),
-            http=HTTPProtocol,
+            http=HTTPProtocol.behind(gateway.first_line, respond),
             ws=WebSocketProtocol,
             lifespan="off",
             log_config=None,
             access_log=self._config.log.requests,
             server_header=False,
+            proxy_headers=False,  # the gateway reads them itself, and believes not everybody
             backlog=BACKLOG,
             ws_max_size=self._config.server.max_frame,
             ws_per_message_deflate=False,

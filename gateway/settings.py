@@ -5,6 +5,7 @@ What a value may be stands beside it, as an annotation that `configfile.py` read
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Self
 
 from msgspec import Meta
@@ -67,6 +68,35 @@ class Secret(str):
         return format("***", spec)
 
 
+class Frequency(float):
+    """How often: `"100/s"`, `"600/m"`, `"5000/h"`, `"10000/d"`. As a number, times a second."""
+
+    MAX = 1_000_000
+    """Times a second: more is no limit."""
+
+    times: int
+    seconds: int
+
+    def __new__(cls, times: int, seconds: int = 1) -> Self:
+        frequency = super().__new__(cls, times / seconds)
+        frequency.times, frequency.seconds = times, seconds
+        return frequency
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a value of the file. Raises `ValueError`."""
+        found = _FREQUENCY.fullmatch(value) if isinstance(value, str) else None
+        times, seconds = (int(found[1]), _TIMES[found[2]]) if found else (0, 1)
+        if not 0 < times / seconds <= cls.MAX:
+            raise ValueError('expected a rate such as "100/s", "600/m", "5000/h" or "10000/d"')
+        return cls(times, int(seconds))
+
+    def __str__(self) -> str:
+        units = {seconds: unit for unit, seconds in _TIMES.items()}
+        return f"{self.times}/{units[self.seconds]}"
+
+
+_FREQUENCY = re.compile(r"([0-9]{1,12}) ?/ ?([smhd])", re.ASCII)
 _TIMES = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZES = {
     "B": 1,
@@ -136,6 +166,9 @@ HostName = Annotated[
     ),
 ]
 Host = Annotated[str, _text(r"\S+", "a host name or an address")]
+CookieName = Annotated[
+    str, _text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", "the name of a cookie, such as session")
+]
 Origin = Annotated[
     str,
     _text(
@@ -157,6 +190,34 @@ Token = Annotated[
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""
 MetricsFor = Annotated[str, _text("anybody|operators|nobody", "anybody, operators or nobody")]
+LimitName = Annotated[
+    str, _text(r"[A-Za-z0-9_.-]{1,64}", "a name of 1 to 64 letters, digits and _.-")
+]
+"""It is part of keys, of headers and of metrics."""
 LogLevel = Annotated[str, _text("debug|info|warning|error", "debug, info, warning or error")]
 LogFormat = Annotated[str, _text("text|json", "text or json")]
 Expressions = Annotated[Sequence[str], Meta(min_length=1)]
+
+
+class Per(StrEnum):
+    """Who or what has an allowance of its own."""
+
+    PRINCIPAL = "principal"
+    API_KEY = "api_key"
+    IP = "ip"
+    COMMAND = "command"
+    CONNECTION = "connection"
+    EVERYTHING = "everything"
+
+
+class Of(StrEnum):
+    """What a limit counts."""
+
+    COMMANDS = "commands"
+    SUBSCRIPTIONS = "subscriptions"
+    CONNECTIONS = "connections"
+    EVENTS = "events"
+
+
+Holders = Annotated[Sequence[Per], Meta(min_length=1, extra={"or_one": True})]
+"""In the file a list, or one alone."""

@@ -388,6 +388,8 @@ def test_variables_come_from_the_process_unless_others_are_given(
             "worker.handlers[1]: there is no module 'no_such'",
         ),
         ("GATEWAY_COMMANDS", "x", "unknown variable"),
+        ("GATEWAY_AUTH_JWT", "x", "unknown variable"),
+        ("GATEWAY_AUTH_INTROSPECTION", "x", "unknown variable"),
     ],
 )
 def test_a_wrong_variable_is_reported_by_its_name(

@@ -158,7 +158,7 @@ def test_credentials_in_addresses_do_not_reach_the_log(format: str) -> None:
     finally:
         logging.getLogger().handlers[:] = before
     assert "sesame" not in stream.getvalue()
-    assert stream.getvalue().count("***") >= 3
+    assert stream.getvalue().count("***") == 2
     if format == "json":
         first = json.loads(stream.getvalue().splitlines()[0])
-        assert first["path"] == "/sse?channel=a&ticket=***&b=c"
+        assert first["path"] == "/sse?…"

@@ -38,7 +38,7 @@ class CommandEndpoint:
         bodies.expect_json(request)
         body = await bodies.read(request, self._max_body)
         wait = wanted_wait(request)
-        status, repeated = await self._dispatcher.send(
+        status, repeated, headers = await self._dispatcher.send(
             _target(request),
             body,
             caller,
@@ -47,6 +47,7 @@ class CommandEndpoint:
             idempotency_key=idempotency_key(request),
         )
         response = _final(status) if status.status in FINAL else accepted(status)
+        response.headers.update(headers)
         if repeated:
             response.headers["idempotency-replayed"] = "true"
         if wait is not None:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import cloudevents
-from gateway.api.callers import identify
+from gateway.api.callers import identify, locate
 from gateway.api.problems import JSONResponse
 from gateway.auth.authenticator import bearer
 from gateway.broker.eventlog import EventLog
@@ -17,7 +17,7 @@ from gateway.dispatch import Dispatcher
 from gateway.errors import BadRequest, Forbidden, Unauthorized
 from gateway.events import Retention
 from gateway.policy.permissions import Action
-from gateway.principals import ANYBODY, Caller
+from gateway.principals import Caller
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -37,10 +37,10 @@ class EventsEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         trusted = self._access.anonymous or shows_token(request, self._access.tokens)
-        caller = ANYBODY if trusted else await self._publisher(request)
+        caller = locate(request, self._dispatcher) if trusted else await self._publisher(request)
         events = await cloudevents.read(request, self._max_body)
-        ids = await self._dispatcher.publish(events, caller, trusted=trusted)
-        return JSONResponse({"ids": ids}, status_code=202)
+        ids, headers = await self._dispatcher.publish(events, caller, trusted=trusted)
+        return JSONResponse({"ids": ids}, status_code=202, headers=headers)
 
     async def _publisher(self, request: Request) -> Caller:
         """Return who wants to publish without a producer's token. Raises `Forbidden`."""

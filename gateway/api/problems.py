@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def respond(error: GatewayError) -> Response:
     """Return the problem document of an error."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):

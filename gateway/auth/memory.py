@@ -46,6 +46,3 @@ class Memory(Generic[V]):
         self._values.move_to_end(key)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
-
-    def forget(self, key: bytes) -> None:
-        self._values.pop(key, None)

@@ -19,6 +19,7 @@ def print_report(document: dict[str, Any]) -> None:
     _section(console, "Commands", [_command(each, handlers) for each in document["commands"]])
     _section(console, "Channels", [_channels(document)])
     _section(console, "Feeds", [_feeds(document)] if document["feeds"] else [])
+    _section(console, "Limits", [_limits(document)])
     for warning in document["warnings"]:
         console.print()
         console.print(Text(f"Warning: {warning}", "yellow"), soft_wrap=True)
@@ -113,6 +114,27 @@ def _feeds(document: dict[str, Any]) -> Table:
         when = f" when {feed['when']}" if feed["when"] else ""
         pairs.add_row(Text(feed["type"]), Text(f"→ {', '.join(feed['channels'])}{when}"))
     return pairs
+
+
+def _limits(document: dict[str, Any]) -> Table:
+    pairs = _pairs()
+    for limit in document["limits"]:
+        pairs.add_row(Text(limit["name"]), Text(_limit(limit)))
+    for name, most in document["quotas"].items():
+        pairs.add_row(Text(name), Text(f"{most} at a time"))
+    proxies = ", ".join(document["trusted_proxies"])
+    through = f"; behind proxies at {proxies}" if proxies else ""
+    pairs.add_row("each address", Text(f"{document['requests_per_ip']} of a process{through}"))
+    return pairs
+
+
+def _limit(limit: dict[str, Any]) -> str:
+    whose = " and ".join(limit["per"])
+    types = f" ({', '.join(limit['commands'])})" if limit["commands"] else ""
+    told = f"{limit['rate']} {limit['of']}{types} per {whose}, {limit['burst']} at once"
+    if queue := limit["queue"]:
+        told += f", then {queue['size']} wait for up to {duration(queue['seconds'])}"
+    return f"{told}, when {limit['when']}" if limit["when"] else told
 
 
 def relative(path: str) -> str:

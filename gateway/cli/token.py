@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.deadletters import ConfigOption
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import DEFAULT_CONFIG
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption
 
 if TYPE_CHECKING:
     from gateway.policy.apikeys import Entry, KeyRing
@@ -87,7 +86,7 @@ def create(
 
     Its entry is added to the file of API keys, which running gateways read again within a second.
     """
-    from gateway.policy.apikeys import make, text_of
+    from gateway.policy.apikeys import including, make, text_of
 
     if not 0 < len(identity) <= 255 or not identity.isprintable():
         raise Failure("expected 1 to 255 printable characters as ID", code=ExitCode.USAGE)
@@ -96,7 +95,7 @@ def create(
     if path is None:
         typer.echo(f"{key}\n\n{text_of(entry)}", nl=False)
         return
-    _change(path, lambda text: _added(text, text_of(entry)))
+    _change(path, lambda text: including(text, entry))
     typer.echo(key)
     typer.echo(f"gateway: the key {entry.prefix} of {identity} is in {path}", err=True)
 
@@ -198,10 +197,6 @@ def _ring(text: str) -> "KeyRing":
         return KeyRing.parse(text.encode())
     except ValueError as error:
         raise Failure(str(error)) from None
-
-
-def _added(text: str, entry: str) -> str:
-    return f"{text.rstrip()}\n\n{entry}" if text.strip() else entry
 
 
 def _change(path: Path, change: Callable[[str], str]) -> None:

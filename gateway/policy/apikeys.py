@@ -142,6 +142,12 @@ def text_of(entry: Entry) -> str:
     return "\n".join(lines) + "\n"
 
 
+def including(text: str, entry: Entry) -> str:
+    """Return the text of a file with one more entry. Raises `ValueError` if the file is broken."""
+    KeyRing.parse(text.encode())
+    return f"{text.rstrip()}\n\n{text_of(entry)}" if text.strip() else text_of(entry)
+
+
 def without(text: str, prefixes: set[str]) -> str:
     """Return the text of a file without some of its entries; the rest stays as it was written."""
     entries = KeyRing.parse(text.encode()).entries

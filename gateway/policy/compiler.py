@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.addresses import network
 from gateway.broker import address
 from gateway.certificates import check_tls
 from gateway.channels import MAX_NAME, Pattern
@@ -11,6 +12,7 @@ from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
 from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
+from gateway.policy.limits import Limits, compile_limits
 from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
 from gateway.policy.permissions import (
@@ -51,6 +53,7 @@ class Policy:
     channels: Channels
     feeds: Feeds
     permissions: Permissions
+    limits: Limits
 
     @classmethod
     def of(cls, config: Config) -> "Policy":
@@ -99,7 +102,14 @@ def compile_policy(config: Config, report: Report) -> Policy:
         _channel_rules(config.channels, report),
         secured=config.auth.configured,
     )
-    return Policy(CommandRoutes(commands), channels, Feeds(feeds, channels), permissions)
+    _check_proxies(config.server.trusted_proxies, report)
+    return Policy(
+        CommandRoutes(commands),
+        channels,
+        Feeds(feeds, channels),
+        permissions,
+        compile_limits(config, report),
+    )
 
 
 def _check_url(url: str | None, report: Report) -> None:
@@ -107,6 +117,12 @@ def _check_url(url: str | None, report: Report) -> None:
     if url is not None and not told:
         with report.guard("broker", "url"):
             address.parse(url)
+
+
+def _check_proxies(networks: Sequence[str], report: Report) -> None:
+    for index, text in enumerate(networks):
+        with report.guard("server", "trusted_proxies", index):
+            network(text)
 
 
 def _channels(configs: Iterable[ChannelConfig], report: Report) -> list[ChannelConfig]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from gateway.config import ChannelConfig, Config
 from gateway.policy import authentication
 from gateway.policy.compiler import Policy
+from gateway.policy.limits import describe
 from gateway.policy.routes import CommandRoute
 
 
@@ -31,6 +32,14 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
             for each in config.feeds
         ],
         "events": _producers(config),
+        "limits": describe(policy.limits),
+        "quotas": {
+            name: value
+            for name in config.quotas.__struct_fields__
+            if (value := getattr(config.quotas, name)) is not None
+        },
+        "requests_per_ip": str(config.server.requests_per_ip),
+        "trusted_proxies": list(config.server.trusted_proxies),
     }
 
 

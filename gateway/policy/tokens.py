@@ -19,6 +19,8 @@ from gateway.principals import AuthType, Principal
 
 _FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
 """Three segments without padding, RFC 7515 section 7.1. An encrypted token has five."""
+_BEGINNING = "eyJ"
+"""Of a token whose header is an object: `{"` in Base64."""
 _REFUSED = ("crit", "b64", "enc", "zip")
 """Header parameters that change what a token means, in ways that are not known here."""
 MAX_NAME = 255
@@ -88,19 +90,17 @@ def parse(token: str) -> Unverified | None:
     """Read a JWT without believing it; None if it is none.
 
     Raises:
-        InvalidToken: it is one, but its claims cannot be read.
+        InvalidToken: it looks like one, but cannot be read.
     """
     form = _FORM.fullmatch(token)
     if form is None:
         return None
     try:
-        header = _object(form[1])
+        header, claims = _object(form[1]), _object(form[2])
     except (ValueError, BadRequest):
-        return None
-    try:
-        claims = _object(form[2])
-    except (ValueError, BadRequest):
-        message = "expected claims as JSON, each member once"
+        if not token.startswith(_BEGINNING):
+            return None
+        message = "expected a header and claims as JSON objects, each member once"
         raise InvalidToken(message, TokenFault.MALFORMED) from None
     signed = token.rpartition(".")[0]
     return Unverified(header, claims, hashlib.sha256(signed.encode()).hexdigest()[:32])

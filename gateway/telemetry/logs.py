@@ -17,6 +17,13 @@ QUIET = ("asyncio", "httpcore", "httpx", "sse_starlette", "uvicorn", "websockets
 
 ACCESS = "uvicorn.access"
 
+SERVER = "uvicorn.error"
+
+TALKATIVE = ("websockets", SERVER)
+"""Libraries that write down every frame and header at level `debug`: tokens are among them."""
+
+_QUERY = re.compile(r"\?\S*")
+
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 _BUILT_IN = frozenset(logging.makeLogRecord({}).__dict__) | {
@@ -45,8 +52,26 @@ def configure(*, level: str, format: str, requests: bool, stream: TextIO | None 
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(number if level == "debug" else logging.WARNING)
+    for name in TALKATIVE:
+        library = logging.getLogger(name)
+        library.setLevel(max(library.level, logging.INFO))
+    for name in (ACCESS, SERVER):
+        logging.getLogger(name).addFilter(_without_queries)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.CRITICAL)
     logging.captureWarnings(True)
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Take the queries out of what the server says of requests: tickets are among them."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_masked(each) for each in record.args)
+    return True
+
+
+def _masked(argument: object) -> object:
+    if isinstance(argument, str) and argument.startswith("/"):
+        return _QUERY.sub("?…", argument)
+    return argument
 
 
 class TextLines(logging.Formatter):
@@ -65,7 +90,7 @@ class TextLines(logging.Formatter):
         level = f"{record.levelname:<7}"
         if self._colours and record.levelno in _COLOURS:
             level = _COLOURS[record.levelno] + level + _PLAIN
-        told = _masked(f"{record.getMessage()}\n{_traceback(record)}").rstrip("\n")
+        told = _redacted(f"{record.getMessage()}\n{_traceback(record)}").rstrip("\n")
         text = _INDENT.join(map(_printable, told.split("\n")))
         return f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03} {level} {text}"
 
@@ -88,13 +113,13 @@ class JSONLines(logging.Formatter):
             "process": record.process,
         }
         if exception := _traceback(record):
-            entry["exception"] = _masked(exception)
+            entry["exception"] = _redacted(exception)
         if record.name == ACCESS and isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, _, status = record.args
             entry |= {
                 "client": client,
                 "method": method,
-                "path": _masked(str(path)),
+                "path": _redacted(str(path)),
                 "status": status,
             }
         extra = {name: value for name, value in vars(record).items() if name not in _BUILT_IN}
@@ -107,13 +132,13 @@ _CREDENTIAL = re.compile(
 )
 
 
-def _masked(text: str) -> str:
+def _redacted(text: str) -> str:
     """Return a text without the credentials in the queries of URLs."""
     return _CREDENTIAL.sub(r"\1***", text)
 
 
 def _message(record: logging.LogRecord) -> str:
-    return _masked(record.getMessage())
+    return _redacted(record.getMessage())
 
 
 def _traceback(record: logging.LogRecord) -> str:

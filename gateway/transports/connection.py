@@ -36,8 +36,9 @@ class Detached(asyncio.Protocol, ABC):
         "closed",
         "descriptor",
         "hub",
+        "number",
         "silence",
-        "slot",
+        "since",
         "write",
     )
 
@@ -48,7 +49,8 @@ class Detached(asyncio.Protocol, ABC):
         self.caller = caller
         self.write: Callable[[bytes], None] = transport.write
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.silence = 0
         """Heartbeats since the peer was last heard."""
         self.closed = False
@@ -146,7 +148,8 @@ class Buffered(ABC):
         self.hub = hub
         self.caller = caller
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self.descriptor = -1
         self._chunks: list[bytes] = []

@@ -14,7 +14,10 @@ from gateway.errors import PROBLEM, GatewayError, problem_of
 
 def refusal(error: GatewayError) -> bytes:
     """Return an answer after which the connection is closed."""
-    return _response(error.document()).serialize()
+    response = _response(error.document())
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    return response.serialize()
 
 
 def _response(document: dict[str, Any]) -> Response:

@@ -28,7 +28,7 @@ class DetachedSocket(Detached):
     of a frame to the last one of a message. An idle connection costs nothing for it.
     """
 
-    __slots__ = ("_machine", "_max_size", "_message", "_rest")
+    __slots__ = ("_machine", "_max_size", "_message", "_rest", "_stopped")
 
     @property
     def encoding(self) -> Encoding:
@@ -50,6 +50,8 @@ class DetachedSocket(Detached):
         self._message: list[bytes] = []
         self._rest: bytes | None = None
         """What was read and waits for its turn; None if nothing does."""
+        self._stopped = False
+        """Its turn comes when there is no more reason not to listen."""
         watch_peer(transport, SILENT_BEATS * heartbeat)
 
     def wrap(self, payload: bytes) -> bytes:
@@ -76,15 +78,27 @@ class DetachedSocket(Detached):
         assert self._rest is not None
         data, self._rest = self._rest[:SLICE], self._rest[SLICE:]
         self._take(data)
-        if self._rest and not self.closed:
-            asyncio.get_running_loop().call_soon(self._take_slice)
-        else:
+        if self.closed or not self._rest:
             self._rest = None
             self.read_on()
+        elif self.listens:
+            asyncio.get_running_loop().call_soon(self._take_slice)
+        else:
+            self._stopped = True
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is willing to hear more at present. For who builds on this class."""
+        return True
 
     def read_on(self) -> None:
+        if not self.listens:
+            return
         if self._rest is None:
             super().read_on()
+        elif self._stopped:
+            self._stopped = False
+            asyncio.get_running_loop().call_soon(self._take_slice)
 
     def _take(self, data: bytes) -> None:
         if self.closed:

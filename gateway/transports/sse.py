@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscriptions
 from gateway.hub.subscription import Encoding, Request
 from gateway.principals import Caller, Transport
+from gateway.quotas import Holding
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, parse_after, parse_pace
@@ -68,19 +69,26 @@ class PlainEventStream(Buffered):
 class DetachedResponse(Response):
     """Sends the head through ASGI, so that all middleware sees it, and then detaches."""
 
-    def __init__(self, door: Door, wish: "Wish") -> None:
+    def __init__(self, door: Door, wish: "Wish", holding: Holding) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(HEADERS)
         self._door = door
         self._wish = wish
+        self._holding = holding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        connection = scope["extensions"]["gateway.detach"](
-            lambda transport: DetachedEventStream(transport, self._door, self._wish.caller)
-        )
-        self._wish.subscribe(self._door, connection)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            connection = scope["extensions"]["gateway.detach"](
+                lambda transport: DetachedEventStream(transport, self._door, self._wish.caller)
+            )
+        except BaseException:
+            self._holding.close()
+            raise
+        self._door.hold(connection, self._holding)
+        if self._door.admit(connection):
+            self._wish.subscribe(self._door, connection)
 
 
 class Wish:
@@ -135,20 +143,37 @@ async def endpoint(request: HTTPRequest) -> Response:
     caller = await door.identify(request, Transport.SSE)
     wish = Wish(door, request, caller)
     await door.dispatcher.guard.check_owner(wish.channels, caller)
+    holding = await door.dispatcher.guard.enter(caller, subscriptions=len(wish.channels))
     if "gateway.detach" in request.scope.get("extensions", {}):
-        return DetachedResponse(door, wish)
-    return EventSourceResponse(
-        _stream(door, wish),
-        ping=0,  # the hub sends our heartbeats
-        headers=HEADERS,
-        send_timeout=SILENT_BEATS * door.heartbeat,
-    )
+        return DetachedResponse(door, wish, holding)
+    return PlainResponse(door, wish, holding)
 
 
-async def _stream(door: Door, wish: Wish) -> AsyncIterator[bytes]:
+class PlainResponse(EventSourceResponse):
+    """The stream for any ASGI server."""
+
+    def __init__(self, door: Door, wish: Wish, holding: Holding) -> None:
+        self._holding = holding
+        super().__init__(
+            _stream(door, wish, holding),
+            ping=0,  # the hub sends our heartbeats
+            headers=HEADERS,
+            send_timeout=SILENT_BEATS * door.heartbeat,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._holding.close()
+
+
+async def _stream(door: Door, wish: Wish, holding: Holding) -> AsyncIterator[bytes]:
     connection = PlainEventStream(door, wish.caller)
+    door.hold(connection, holding)
     try:
-        wish.subscribe(door, connection)
+        if door.admit(connection):
+            wish.subscribe(door, connection)
         async for data in connection.chunks():
             yield data
     finally:

@@ -18,6 +18,7 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol as StateMachine
 
 from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout
+from gateway.firstline import PENALTY, FirstLine, too_often
 from gateway.transports.connection import FAREWELL, Detached
 from gateway.transports.refusals import Handshake, refusal
 from gateway.transports.rfc6455 import DetachedSocket
@@ -62,18 +63,46 @@ class HTTPProtocol(HttpToolsProtocol):
     """For the peer to read what waits for it."""
     _ignored = False
     """The request wants another protocol than ours, and is being read once more without that."""
+    _deaf: TimerHandle | None = None
+    """Until when nothing is read."""
+    _unheard = b""
+    """What came all the same: uvloop reads once before it heeds a new connection's pause."""
+    _unwelcome = False
+    """The request that is being read was refused before anything was looked at."""
+    first_line: FirstLine | None = None
+    """Counts what each address asks; None: nobody does."""
+    answer: Callable[[GatewayError], Any] | None = None
+    """Returns the ASGI application that answers with an error."""
+
+    @classmethod
+    def behind(
+        cls, first_line: FirstLine, answer: Callable[[GatewayError], Any]
+    ) -> "type[HTTPProtocol]":
+        """Return the same protocol, on which a first line counts the requests.
+
+        `answer` returns the ASGI application that answers with an error.
+        """
+        members = {"first_line": first_line, "answer": staticmethod(answer)}
+        return type(cls.__name__, (cls,), members)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
+        if self.first_line and self.client and (pause := self.first_line.early(self.client[0])):
+            self._be_deaf(pause)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
         self._was_read()
+        self._listen()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser. uvicorn's own answers what is no request in plain text, and warns."""
+        if self._deaf is not None:
+            self._unheard += data
+            self.transport.pause_reading()
+            return
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
@@ -175,7 +204,42 @@ class HTTPProtocol(HttpToolsProtocol):
         self.scope["extensions"] = cast(Any, {EXTENSION: self.detach})
         if self.url.startswith(b"http"):
             self._heed_target()
+        pause = self._ask()
+        self._unwelcome = pause > 0
+        if not pause:
+            super().on_headers_complete()
+            return
+        assert self.answer is not None
+        app, self.app = self.app, self.answer(too_often(pause))
         super().on_headers_complete()
+        self.app = app
+
+    def _ask(self) -> float:
+        """Return 0 if the request may come in, or for how many seconds its sender must be quiet."""
+        if self.first_line is None or self.client is None:
+            return 0.0
+        peer = self.client[0]
+        pause = self.first_line.ask(peer, lambda: map(_text, self.headers))
+        if pause and not self.first_line.is_proxy(peer):  # there, others speak over it too
+            self._be_deaf(pause)
+        return pause
+
+    def _be_deaf(self, seconds: float) -> None:
+        """Read nothing for a while: whoever asks too often costs nothing meanwhile."""
+        if self._deaf is None:
+            self.transport.pause_reading()
+            self._deaf = self.loop.call_later(seconds, self._listen)
+
+    def _listen(self) -> None:
+        if self._deaf is not None:
+            self._deaf.cancel()
+            self._deaf = None
+            if not self.transport.is_closing():
+                data, self._unheard = self._unheard, b""
+                if not self.flow.read_paused:
+                    self.transport.resume_reading()
+                if data:
+                    self.data_received(data)
 
     def _heed_target(self) -> None:
         """Take the host from a target that names one, as RFC 9112, 3.2.2, demands."""
@@ -187,7 +251,9 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again."""
-        if not self._is_ordinary():
+        if self._unwelcome:
+            self._refuse(too_often(PENALTY))
+        elif not self._is_ordinary():
             super().handle_websocket_upgrade()  # which knows what to refuse of it
         else:
             self.connections.discard(self)
@@ -228,9 +294,15 @@ class HTTPProtocol(HttpToolsProtocol):
         """Let go of what refers back here, so that all of it is freed at once."""
         self._head_came()
         self._was_read()
+        self._listen()
         self.parser = None  # type: ignore[assignment]
         cast(Any, self.scope).pop("extensions", None)
         self.transport = _GONE
+
+
+def _text(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    name, value = header
+    return name.decode("latin-1"), value.decode("latin-1")
 
 
 def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:

@@ -1,25 +1,25 @@
 """WebSocket: subscriptions and commands in JSON text frames, RFC 6455."""
 
 import asyncio
+from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.errors import CloseCode, GatewayError
+from gateway.errors import CloseCode, GatewayError, Unauthorized
 from gateway.hub.subscription import Encoding
-from gateway.principals import Caller, Transport
+from gateway.principals import UNKNOWN, Caller, Transport
 from gateway.transports import frames
 from gateway.transports.connection import HIGH_WATER, SILENT_BEATS, Buffered
-from gateway.transports.dialogue import receive, subscribe_from_url
+from gateway.transports.dialogue import (
+    await_introduction,
+    ending,
+    receive,
+    subscribe_from_url,
+    tell_end,
+)
 from gateway.transports.door import Door
 from gateway.transports.rfc6455 import DetachedSocket
 
-CLOSE_CODES = {
-    400: CloseCode.BAD_FRAME,
-    401: CloseCode.UNAUTHORIZED,
-    403: CloseCode.FORBIDDEN,
-    429: CloseCode.TOO_MANY,
-}
-"""By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_COMMANDS = 64
 """Commands of one connection that may be on their way at a time; reading stops beyond."""
 
@@ -27,7 +27,7 @@ MAX_COMMANDS = 64
 class Socket(DetachedSocket):
     """What `/ws` is made of."""
 
-    __slots__ = ("_door", "_under_way")
+    __slots__ = ("_door", "_quiet", "_under_way")
 
     def __init__(self, transport: asyncio.Transport, door: Door, caller: Caller) -> None:
         super().__init__(
@@ -35,6 +35,8 @@ class Socket(DetachedSocket):
         )
         self._door = door
         self._under_way = 0
+        self._quiet = False
+        """It asked too often, and is not listened to for a while."""
         door.hub.open(self)
 
     def on_text(self, data: bytes) -> None:
@@ -53,9 +55,20 @@ class Socket(DetachedSocket):
         if self._under_way == MAX_COMMANDS - 1 and not self.closed:
             self.read_on()
 
-    def read_on(self) -> None:
-        if self._under_way < MAX_COMMANDS:
-            super().read_on()
+    def be_quiet(self, seconds: float) -> None:
+        if not self._quiet:
+            self._quiet = True
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(seconds, self._speak)
+
+    def _speak(self) -> None:
+        self._quiet = False
+        if not self.closed:
+            self.read_on()
+
+    @property
+    def listens(self) -> bool:
+        return self._under_way < MAX_COMMANDS and not self._quiet
 
 
 # Plain ASGI
@@ -74,10 +87,14 @@ class PlainSocket(Buffered):
         self._door = door
         self._close: tuple[int, str] = (1000, "")
         self._under_way: set[asyncio.Task[None]] = set()
+        self._quiet = 0.0
         door.hub.open(self)
 
     def wrap(self, payload: bytes) -> bytes:
         return payload + b"\n"
+
+    def be_quiet(self, seconds: float) -> None:
+        self._quiet = seconds
 
     def goodbye(self, code: CloseCode, retry_ms: int) -> None:
         self._close = code, frames.REASONS[code]
@@ -127,6 +144,9 @@ class PlainSocket(Buffered):
             task.add_done_callback(self._under_way.discard)
             if len(self._under_way) >= MAX_COMMANDS:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        if self._quiet:
+            pause, self._quiet = self._quiet, 0.0
+            await asyncio.sleep(pause)
         if self.unsent() > HIGH_WATER:  # who does not read the answers is not asked for more
             await self.drained()
 
@@ -137,27 +157,57 @@ async def endpoint(websocket: WebSocket) -> None:
     query = websocket.query_params
     channels = query.getlist("channel")
     try:
-        caller = await door.identify(websocket, Transport.WEBSOCKET)
-        await door.dispatcher.guard.check_owner(channels, caller)
+        caller = await _caller(door, websocket)
+        wanted = 0
+        if caller.principal is not UNKNOWN:
+            await door.dispatcher.guard.check_owner(channels, caller)
+            wanted = len(dict.fromkeys(channels))
+        holding = await door.dispatcher.guard.enter(caller, subscriptions=wanted)
     except GatewayError as error:
         await _turn_away(websocket, error)
         return
-    await websocket.accept()
-    detach = websocket.scope.get("extensions", {}).get("gateway.detach")
-    connection: Socket | PlainSocket
-    if detach is not None:
-        connection = detach(lambda transport: Socket(transport, door, caller))
-    else:
-        connection = PlainSocket(websocket, door, caller)
-    if channels:
-        subscribe_from_url(door, connection, channels, query)
+    try:
+        await websocket.accept()
+        connection = _connection(websocket, door, caller)
+    except BaseException:
+        holding.close()
+        raise
+    door.hold(connection, holding)
+    if caller.principal is UNKNOWN:
+        await_introduction(door, connection, channels, query)
+    elif door.admit(connection):
+        tell_end(connection)
+        if channels and not subscribe_from_url(door, connection, channels, query):
+            holding.unsubscribe(wanted)
     if isinstance(connection, PlainSocket):
         await connection.run()
+
+
+async def _caller(door: Door, websocket: WebSocket) -> Caller:
+    """Return who wants to connect: `UNKNOWN` if it shows nothing, and has to say it then."""
+    try:
+        return await door.identify(websocket, Transport.WEBSOCKET)
+    except Unauthorized as error:
+        if not error.missing:
+            raise
+    guard = door.dispatcher.guard
+    located = guard.locate(websocket.headers, websocket.client, Transport.WEBSOCKET)
+    return replace(located, principal=UNKNOWN)
+
+
+def _connection(websocket: WebSocket, door: Door, caller: Caller) -> Socket | PlainSocket:
+    detach = websocket.scope.get("extensions", {}).get("gateway.detach")
+    if detach is None:
+        return PlainSocket(websocket, door, caller)
+    connection: Socket = detach(lambda transport: Socket(transport, door, caller))
+    return connection
 
 
 async def _turn_away(websocket: WebSocket, error: GatewayError) -> None:
     """Refuse a connection in a way that scripts in a browser can see: they see no HTTP status."""
     await websocket.accept()
     await websocket.send_text(frames.refused(None, error).decode())
-    code = CLOSE_CODES.get(error.status, CloseCode.SHUTDOWN)
+    code, retry_ms = ending(error)
+    if error.retry_after_s is not None:
+        await websocket.send_text(frames.goodbye(code, retry_ms).decode())
     await websocket.close(code, frames.REASONS[code])

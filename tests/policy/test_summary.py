@@ -51,6 +51,10 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
         ],
         "feeds": [{"type": "x.*", "when": "data.y", "channels": ["'c'"]}],
         "events": "nobody may publish",
+        "limits": [],
+        "quotas": {},
+        "requests_per_ip": "500/s",
+        "trusted_proxies": [],
     }
 
 
