@@ -17,6 +17,7 @@ from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems, revocation
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
+from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
 from gateway.api.tickets import TicketsEndpoint
 from gateway.auth.authenticator import Authenticator, Source
@@ -196,7 +197,7 @@ class Gateway:
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
             },
-            middleware=[Middleware(problems.LastResort)],
+            middleware=[self._edge(), Middleware(problems.LastResort)],
         )
         app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
@@ -211,6 +212,16 @@ class Gateway:
             first_line=self.first_line,
         )
         return app
+
+    def _edge(self) -> Middleware:
+        server, tls = self.config.server, self.config.tls
+        encrypted = tls.certificate is not None
+        return Middleware(
+            Edge,
+            origins=Origins(server.origins, tls=encrypted),
+            hosts=server.hosts,
+            hsts=tls.hsts if encrypted else 0,
+        )
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
@@ -243,10 +254,13 @@ class Gateway:
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
-        yield Route("/metrics", health.Exposition(self.metrics).__call__)
+        yield from health.metrics_routes(
+            self.metrics, self.config.admin, secured=self.policy.permissions.secured
+        )
         yield Route("/readyz", health.Readiness(self._health).__call__)
         redrive = Redrive(self._broker.dead_letters, self.policy)
         tokens = self.config.admin.tokens
         yield from admin.routes(self._broker, redrive, tokens)
         yield from revocation.routes(self.revocation, tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)
+        yield WebSocketRoute("/{path:path}", problems.on_unknown_websocket)

@@ -90,7 +90,7 @@ class TextLines(logging.Formatter):
         level = f"{record.levelname:<7}"
         if self._colours and record.levelno in _COLOURS:
             level = _COLOURS[record.levelno] + level + _PLAIN
-        told = f"{record.getMessage()}\n{_traceback(record)}".rstrip("\n")
+        told = _redacted(f"{record.getMessage()}\n{_traceback(record)}").rstrip("\n")
         text = _INDENT.join(map(_printable, told.split("\n")))
         return f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03} {level} {text}"
 
@@ -109,16 +109,36 @@ class JSONLines(logging.Formatter):
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "process": record.process,
         }
         if exception := _traceback(record):
-            entry["exception"] = exception
+            entry["exception"] = _redacted(exception)
         if record.name == ACCESS and isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, _, status = record.args
-            entry |= {"client": client, "method": method, "path": path, "status": status}
+            entry |= {
+                "client": client,
+                "method": method,
+                "path": _redacted(str(path)),
+                "status": status,
+            }
         extra = {name: value for name, value in vars(record).items() if name not in _BUILT_IN}
         return json.dumps(extra | entry, default=repr)  # in ASCII, whatever a stranger sent
+
+
+_CREDENTIAL = re.compile(
+    r"([?&](?:access_token|api_key|apikey|authorization|key|ticket|token)=)[^&\s\"']+",
+    re.IGNORECASE,
+)
+
+
+def _redacted(text: str) -> str:
+    """Return a text without the credentials in the queries of URLs."""
+    return _CREDENTIAL.sub(r"\1***", text)
+
+
+def _message(record: logging.LogRecord) -> str:
+    return _redacted(record.getMessage())
 
 
 def _traceback(record: logging.LogRecord) -> str:

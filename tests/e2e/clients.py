@@ -44,7 +44,7 @@ class Client:
 
         `functions` are options that are functions, by what they are called in the page.
         """
-        await self.page.goto(f"{url}/healthz")
+        await self.page.goto(f"{url}/static/base.css")
         await self.page.evaluate(_OPEN, [options, dict(functions or {})])
 
     async def connect(self) -> None:
