@@ -23,6 +23,7 @@ from gateway.api.tickets import TicketsEndpoint
 from gateway.auth.authenticator import Authenticator, Source
 from gateway.auth.credentials import Showing
 from gateway.auth.doorkeeper import Doorkeeper
+from gateway.auth.revocation import Revocation
 from gateway.auth.sources import sources_of
 from gateway.blocks import Blocks
 from gateway.broker.broker import Broker
@@ -30,19 +31,18 @@ from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
-from gateway.firstline import LIMIT, FirstLine
 from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
-from gateway.limiter import Limiter
+from gateway.limits.firstline import LIMIT, FirstLine
+from gateway.limits.limiter import Limiter
+from gateway.limits.quotas import Quotas
 from gateway.policy.compiler import Policy
 from gateway.policy.origins import Origins
 from gateway.policy.publishing import Publisher
-from gateway.quotas import Quotas
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
-from gateway.revocation import Revocation
 from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
 from gateway.transports.door import Door

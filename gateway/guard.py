@@ -10,12 +10,12 @@ from gateway.auth.doorkeeper import Doorkeeper
 from gateway.broker.streams import CommandStreams
 from gateway.channels import check_name
 from gateway.errors import Forbidden, UnknownChannel
-from gateway.limiter import Allowance, Limiter
+from gateway.limits.limiter import Allowance, Limiter
+from gateway.limits.quotas import Holding, Quotas
 from gateway.policy.limits import Deed
 from gateway.policy.permissions import Action, Permissions
 from gateway.policy.routes import STATUS_PATTERN, Channels, CommandRoute
 from gateway.principals import UNKNOWN, Caller, Transport
-from gateway.quotas import Holding, Quotas
 from gateway.settings import Of
 
 

@@ -12,10 +12,10 @@ from gateway.api import bodies
 from gateway.api.admin import guarded
 from gateway.api.events import read_limit
 from gateway.api.problems import JSONResponse
+from gateway.auth.revocation import Revocation
 from gateway.blocks import Block, Subject, moment
 from gateway.errors import BadRequest
 from gateway.hub.subscription import Connection
-from gateway.revocation import Revocation
 from gateway.settings import Seconds
 
 MAX_BODY = 16 << 10

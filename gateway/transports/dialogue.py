@@ -16,10 +16,10 @@ from gateway.errors import (
     TooManySubscriptions,
     Unauthorized,
 )
-from gateway.firstline import too_often
 from gateway.hub.subscription import Connection, Request
+from gateway.limits.firstline import too_often
+from gateway.limits.quotas import Holding
 from gateway.principals import UNKNOWN, Caller
-from gateway.quotas import Holding
 from gateway.settings import Of
 from gateway.transports import frames
 from gateway.transports.door import Door, Introduction, PaceWish, parse_after, parse_pace

@@ -14,12 +14,12 @@ from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
 from gateway.errors import BadRequest
-from gateway.firstline import FirstLine
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import AT_ONCE, Connection, Pace
+from gateway.limits.firstline import FirstLine
+from gateway.limits.quotas import Holding
 from gateway.policy.routes import Channels
 from gateway.principals import Caller, Transport
-from gateway.quotas import Holding
 
 logger = logging.getLogger(__name__)
 

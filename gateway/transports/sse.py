@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscriptions
 from gateway.hub.subscription import Encoding, Request
+from gateway.limits.quotas import Holding
 from gateway.principals import Caller, Transport
-from gateway.quotas import Holding
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, parse_after, parse_pace

@@ -20,7 +20,7 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol as StateMachine
 
 from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout
-from gateway.firstline import PENALTY, FirstLine, too_often
+from gateway.limits.firstline import PENALTY, FirstLine, too_often
 from gateway.transports.connection import FAREWELL, Detached
 from gateway.transports.refusals import Handshake, refusal
 from gateway.transports.rfc6455 import DetachedSocket

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from gateway.addresses import Proxies
 from gateway.api.problems import respond
-from gateway.firstline import LEAST, PENALTY, FirstLine
+from gateway.limits.firstline import LEAST, PENALTY, FirstLine
 from gateway.settings import Frequency
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from tests.api.conftest import config_of

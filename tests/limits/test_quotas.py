@@ -13,8 +13,8 @@ from gateway.broker.roll import Roll
 from gateway.broker.scripts import Pipeline
 from gateway.config import QuotasConfig
 from gateway.errors import BrokerUnavailable, QuotaExceeded
+from gateway.limits.quotas import Quotas
 from gateway.principals import AuthType, Caller, Principal
-from gateway.quotas import Quotas
 from gateway.telemetry.metrics import Metrics
 from tests.servers import Broker, eventually
 

@@ -12,7 +12,7 @@ from gateway.broker.limits import SharedBuckets
 from gateway.broker.scripts import Pipeline
 from gateway.config import CommandConfig, Config, LimitConfig, QueueConfig
 from gateway.errors import BrokerUnavailable, RateLimited
-from gateway.limiter import MAX_WAITING, TRUST, Limiter
+from gateway.limits.limiter import MAX_WAITING, TRUST, Limiter
 from gateway.policy import Policy
 from gateway.policy.limits import Deed
 from gateway.principals import Caller
