@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli import check, deadletters, publish, run, subscribe, token
+from gateway.cli import block, check, deadletters, publish, run, subscribe, token
 from gateway.cli.failures import ExitCode, Failure
 from gateway.errors import BrokerUnavailable, ConfigError, GatewayError, StartError
 
@@ -50,6 +50,18 @@ _add(run.work, panel=RUN, epilog=run.WORK_EXAMPLES)
 _add(check.check, panel=RUN, epilog=check.EXAMPLES)
 _add(publish.publish, panel=TALK, epilog=publish.EXAMPLES)
 _add(subscribe.subscribe, panel=TALK, epilog=subscribe.EXAMPLES)
+
+shut_out = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_add(block.add, to=shut_out, epilog=block.ADD_EXAMPLES)
+_add(block.list_, to=shut_out, name="list", epilog=block.LIST_EXAMPLES)
+_add(block.remove, to=shut_out, epilog=block.REMOVE_EXAMPLES)
+app.add_typer(
+    shut_out,
+    name="block",
+    help="Shut somebody out for a while, or one credential; let them in again.",
+    epilog=block.ADD_EXAMPLES,
+    rich_help_panel=TALK,
+)
 
 letters = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 _add(deadletters.list_, to=letters, name="list", epilog=deadletters.LIST_EXAMPLES)

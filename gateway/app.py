@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -15,11 +15,16 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from gateway import __version__
 from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
-from gateway.api import admin, health, pages, problems
+from gateway.api import admin, health, pages, problems, revocation
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
+from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
-from gateway.auth.authenticator import Authenticator
+from gateway.api.tickets import TicketsEndpoint
+from gateway.auth.authenticator import Authenticator, Source
+from gateway.auth.credentials import Showing
+from gateway.auth.doorkeeper import Doorkeeper
 from gateway.auth.sources import sources_of
+from gateway.blocks import Blocks
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
@@ -32,10 +37,12 @@ from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.limiter import Limiter
 from gateway.policy.compiler import Policy
+from gateway.policy.origins import Origins
 from gateway.policy.publishing import Publisher
 from gateway.quotas import Quotas
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
+from gateway.revocation import Revocation
 from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
 from gateway.transports.door import Door
@@ -44,7 +51,10 @@ from gateway.transports.door import Door
 class Gateway:
     """One serving process: its hub, its feed, its dispatcher, and the application over them."""
 
-    def __init__(self, config: Config, policy: Policy, broker: Broker) -> None:
+    def __init__(
+        self, config: Config, policy: Policy, broker: Broker, *, sources: Sequence[Source] = ()
+    ) -> None:
+        """`sources` know credentials, beside those that are configured."""
         self.config = config
         self.policy = policy
         server = config.server
@@ -53,12 +63,15 @@ class Gateway:
         self.hub = Hub(
             History(broker.events, self._publisher.retention), write_buffer=server.write_buffer
         )
+        blocks = Blocks()
+        self.revocation = Revocation(blocks, broker.blocks, self.hub, node)
         self.feed = Feed(
             broker.events,
             self.hub,
             node,
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
+            notices=self.revocation,
         )
         self.metrics = Metrics()
         self.admission = Admission(
@@ -77,14 +90,22 @@ class Gateway:
             server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
         )
         self.authenticator = Authenticator(
-            sources_of(config.auth), self.metrics, anonymous=config.auth.anonymous
+            [*sources_of(config.auth), *sources], self.metrics, anonymous=config.auth.anonymous
+        )
+        self.doorkeeper = Doorkeeper(
+            self.authenticator,
+            Showing(cookie=config.auth.cookie, origins=Origins(server.origins)),
+            broker.tickets,
+            blocks,
+            self.admission,
+            ticket_ttl=config.auth.ticket_ttl,
         )
         guard = Guard(
-            self.authenticator,
             policy.permissions,
             policy.channels,
             broker.commands,
             self.admission,
+            self.doorkeeper,
             self.limiter,
             self.quotas,
             proxies,
@@ -176,7 +197,7 @@ class Gateway:
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
             },
-            middleware=[Middleware(problems.LastResort)],
+            middleware=[self._edge(), Middleware(problems.LastResort)],
         )
         app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
@@ -186,9 +207,21 @@ class Gateway:
             max_subscriptions=self.config.server.max_subscriptions,
             max_frame=self.config.server.max_frame,
             heartbeat=self.config.server.heartbeat,
+            first_frame=self.config.auth.first_frame,
+            doorkeeper=self.doorkeeper,
             first_line=self.first_line,
         )
         return app
+
+    def _edge(self) -> Middleware:
+        server, tls = self.config.server, self.config.tls
+        encrypted = tls.certificate is not None
+        return Middleware(
+            Edge,
+            origins=Origins(server.origins, tls=encrypted),
+            hosts=server.hosts,
+            hsts=tls.hsts if encrypted else 0,
+        )
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
@@ -215,12 +248,19 @@ class Gateway:
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
         yield Route("/channels/{channel:path}/history", history.__call__)
+        tickets = TicketsEndpoint(self.dispatcher, self.doorkeeper, self.config)
+        yield Route("/tickets", tickets.__call__, methods=["POST"])
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
-        yield Route("/metrics", health.Exposition(self.metrics).__call__)
+        yield from health.metrics_routes(
+            self.metrics, self.config.admin, secured=self.policy.permissions.secured
+        )
         yield Route("/readyz", health.Readiness(self._health).__call__)
         redrive = Redrive(self._broker.dead_letters, self.policy)
-        yield from admin.routes(self._broker, redrive, self.config.admin.tokens)
+        tokens = self.config.admin.tokens
+        yield from admin.routes(self._broker, redrive, tokens)
+        yield from revocation.routes(self.revocation, tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)
+        yield WebSocketRoute("/{path:path}", problems.on_unknown_websocket)

@@ -16,15 +16,18 @@ from gateway.commands import Durability, Priority
 from gateway.settings import (
     BrokerUrl,
     Bytes,
+    CookieName,
     Count,
     Expressions,
     FeedType,
     Frequency,
     Holders,
     Host,
+    HostName,
     LimitName,
     LogFormat,
     LogLevel,
+    MetricsFor,
     ModuleName,
     Namespace,
     Of,
@@ -78,6 +81,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0: any free port."""
     origins: Sequence[Origin] = ()
     """Origins of pages that may talk to the gateway from a browser, beside its own; `*`: all."""
+    hosts: Sequence[HostName] = ()
+    """Names that requests may be for. Without any: all."""
     max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
     max_frame: Size = Bytes(64 << 10)
@@ -102,6 +107,19 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Addresses and networks whose `Forwarded` and `X-Forwarded-For` are believed."""
     requests_per_ip: Frequency = Frequency(200)
     """What one address may ask of one process, whatever it asks, before anything is looked at."""
+
+
+class TLSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: HTTPS, by files that may be replaced while the gateway runs."""
+
+    certificate: Path | None = None
+    """The certificate and those of its issuers, PEM. Without it, plain HTTP."""
+    key: Path | None = None
+    """The private key, PEM; without it, it is in the file of the certificate."""
+    client_ca: Path | None = None
+    """Issuers of client certificates, PEM. With it, who shows none of them is not served."""
+    hsts: Seconds = Seconds(365 * 86_400)
+    """For how long browsers shall insist on HTTPS; 0: they are not told to."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,6 +264,9 @@ class AdminConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     tokens: Sequence[Token] = ()
     """Bearer tokens of operators."""
+    metrics: MetricsFor | None = None
+    """Who may read `/metrics`: `anybody`, `operators` or `nobody`. Without it: operators, and
+    anybody while there are neither tokens nor authentication."""
 
 
 class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,6 +285,12 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Issuers whose signed tokens are believed."""
     introspection: IntrospectionConfig | None = None
     """Whom to ask about other tokens."""
+    cookie: CookieName | None = None
+    """The cookie whose value is a token, as far as a page of an allowed origin sends it."""
+    first_frame: Period = Seconds(5)
+    """How long a WebSocket that shows nothing may take to say who it is."""
+    ticket_ttl: Period = Seconds(30)
+    """How long a ticket can be used."""
 
     @property
     def configured(self) -> bool:
@@ -287,6 +314,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     broker: BrokerConfig = BrokerConfig()
     server: ServerConfig = ServerConfig()
+    tls: TLSConfig = TLSConfig()
     worker: WorkerConfig = WorkerConfig()
     commands: Sequence[CommandConfig] = ()
     channels: Sequence[ChannelConfig] = ()

@@ -8,7 +8,13 @@ Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` fra
 import math
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
-from typing import ClassVar, NamedTuple
+from http import HTTPStatus
+from typing import Any, ClassVar, NamedTuple
+
+PROBLEM = "application/problem+json"
+"""The media type of `GatewayError.document`."""
+PROBLEM_TYPE = "urn:push-gateway:problem:"
+"""What the `type` of a problem document begins with; its code follows."""
 
 
 class CloseCode(IntEnum):
@@ -41,6 +47,26 @@ class GatewayError(Exception):
         self.headers: dict[str, str] = {}
         """Of an answer over HTTP, beside those that the kind of error has."""
 
+    def document(self) -> dict[str, Any]:
+        """Return the problem document, RFC 9457."""
+        return _document(self.code, self.title, self.status, self.detail) | self.extra
+
+
+def problem_of(status: int, detail: str) -> dict[str, Any]:
+    """Return the problem document of what HTTP itself has a name for."""
+    phrase = HTTPStatus(status).phrase
+    return _document(phrase.lower().replace(" ", "-"), phrase, status, detail)
+
+
+def _document(code: str, title: str, status: int, detail: str) -> dict[str, Any]:
+    return {
+        "type": PROBLEM_TYPE + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+
 
 class BadRequest(GatewayError):
     code, status, title = "bad-request", 400, "The request is malformed"
@@ -52,6 +78,11 @@ class BadFrame(BadRequest):
 
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+    def __init__(self, detail: str, *, missing: bool = False, **extra: object) -> None:
+        """`missing`: none were shown, and a WebSocket can still say who it is."""
+        super().__init__(detail, **extra)
+        self.missing = missing
 
 
 class TokenFault(StrEnum):
@@ -94,6 +125,10 @@ class Forbidden(GatewayError):
     code, status, title = "forbidden", 403, "Not allowed"
 
 
+class OriginNotAllowed(Forbidden):
+    code, title = "origin-not-allowed", "Pages of this origin may not ask"
+
+
 class NotFound(GatewayError):
     code, status, title = "not-found", 404, "There is no such thing here"
 
@@ -110,6 +145,18 @@ class UnknownDeadLetter(NotFound):
     code, title = "unknown-dead-letter", "No dead letter has this id"
 
 
+class UnknownBlock(NotFound):
+    code, title = "unknown-block", "There is no such block"
+
+
+class UnknownConnection(NotFound):
+    code, title = "unknown-connection", "No connection has this id"
+
+
+class TooManyBlocks(GatewayError):
+    code, status, title = "too-many-blocks", 409, "There are too many blocks"
+
+
 class CannotRedrive(GatewayError):
     code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
 
@@ -120,6 +167,18 @@ class RequestTimeout(GatewayError):
 
 class PayloadTooLarge(GatewayError):
     code, status, title = "payload-too-large", 413, "The body is larger than allowed"
+
+
+class HeadTooLarge(GatewayError):
+    code, status, title = "head-too-large", 431, "The head of the request is larger than allowed"
+
+
+class MisdirectedRequest(GatewayError):
+    code, status, title = "misdirected-request", 421, "The request is for another server"
+
+
+class VersionNotSupported(GatewayError):
+    code, status, title = "version-not-supported", 505, "This version of HTTP is not spoken here"
 
 
 class UnsupportedMediaType(GatewayError):

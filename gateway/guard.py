@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gateway.addresses import Proxies
 from gateway.admission import Admission
-from gateway.auth.authenticator import Authenticator
+from gateway.auth.doorkeeper import Doorkeeper
 from gateway.broker.streams import CommandStreams
 from gateway.channels import check_name
 from gateway.errors import Forbidden, UnknownChannel
@@ -15,7 +14,7 @@ from gateway.limiter import Allowance, Limiter
 from gateway.policy.limits import Deed
 from gateway.policy.permissions import Action, Permissions
 from gateway.policy.routes import STATUS_PATTERN, Channels, CommandRoute
-from gateway.principals import Caller, Transport
+from gateway.principals import UNKNOWN, Caller, Transport
 from gateway.quotas import Holding, Quotas
 from gateway.settings import Of
 
@@ -25,16 +24,16 @@ class Guard:
 
     def __init__(
         self,
-        authenticator: Authenticator,
         permissions: Permissions,
         channels: Channels,
         streams: CommandStreams,
         admission: Admission,
+        doorkeeper: Doorkeeper,
         limiter: Limiter,
         quotas: Quotas,
         proxies: Proxies,
     ) -> None:
-        self._authenticator = authenticator
+        self._doorkeeper = doorkeeper
         self._permissions = permissions
         self._channels = channels
         self._streams = streams
@@ -54,10 +53,13 @@ class Guard:
         """Return who makes a request, and from where. `peer` is at the other end of the connection.
 
         Raises:
-            Unauthorized: the credentials are wrong; or there are none, and some are needed.
+            Unauthorized: the credentials are wrong, or were revoked; or they are missing, and some
+                are needed.
+            Forbidden: the caller is blocked.
+            Overloaded, BrokerUnavailable: a ticket is shown, and cannot be looked at now.
         """
-        principal = await self._authenticator.identify(headers, query)
-        return replace(self.locate(headers, peer, transport), principal=principal)
+        located = self.locate(headers, peer, transport)
+        return await self._doorkeeper.identify(headers, query, located)
 
     def locate(
         self,
@@ -86,9 +88,10 @@ class Guard:
 
         Raises `RateLimited`, `QuotaExceeded`, `Overloaded`.
         """
-        await self._limiter.charge(
-            Deed(Of.CONNECTIONS, caller), Deed(Of.SUBSCRIPTIONS, caller, cost=subscriptions)
-        )
+        if caller.principal is not UNKNOWN:  # who says later who it is comes here once more
+            await self._limiter.charge(
+                Deed(Of.CONNECTIONS, caller), Deed(Of.SUBSCRIPTIONS, caller, cost=subscriptions)
+            )
         return await self._quotas.enter(caller, subscriptions=subscriptions)
 
     @property
@@ -100,6 +103,8 @@ class Guard:
         self, route: CommandRoute, caller: Caller, data: Any, parameters: Mapping[str, str]
     ) -> None:
         """Return if the caller may send this command. Raises `Forbidden`, `Unauthorized`."""
+        if caller.channels is not None:
+            raise Forbidden("this ticket is for channels alone")
         self._permissions.check_command(route, caller, data, parameters)
 
     def check_channel(self, name: str, caller: Caller, action: Action = Action.SUBSCRIBE) -> str:
@@ -112,6 +117,8 @@ class Guard:
             UnknownChannel: no configured pattern covers it.
             Forbidden, Unauthorized: the caller may not.
         """
+        if caller.channels is not None and name not in caller.channels:
+            raise Forbidden("this ticket is for other channels")
         match = self._channels.match(check_name(name))
         if match is None:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")

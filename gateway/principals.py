@@ -76,6 +76,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ANONYMOUS = Principal(id="anonymous", type=AuthType.UNAUTHENTICATED)
+UNKNOWN = Principal(id="unknown", type=AuthType.UNAUTHENTICATED)
+"""Who has yet to say who it is: nothing is done for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Caller:
     transport: Transport = Transport.HTTP
     connection: str = ""
     """Which connection it is, among all: its peer's address and port."""
+    channels: frozenset[str] | None = None
+    """Those to which a ticket narrows it: it may subscribe to these, and do nothing else."""
 
     def variables(self) -> dict[str, Any]:
         """Return what expressions see as `request`."""

@@ -13,7 +13,7 @@ from gateway.broker.roll import BEAT, Roll, Wish
 from gateway.config import QuotasConfig
 from gateway.errors import BrokerUnavailable, QuotaExceeded
 from gateway.policy.limits import bounded
-from gateway.principals import Caller
+from gateway.principals import UNKNOWN, Caller
 from gateway.settings import Of
 from gateway.telemetry.metrics import Metrics
 
@@ -108,6 +108,8 @@ class Quotas:
         for of, amount in amounts.items():
             for holder, most in self._most[of].items() if amount else ():
                 whose = block(caller.address)
+                if holder == "principal" and caller.principal is UNKNOWN:
+                    continue  # many people may have one address, and it is soon known who it is
                 if holder == "principal":
                     whose = caller.principal.name or f"@{whose}"
                 yield bounded(f"{of}/{holder}:{whose}"), amount, most, f"{of}_per_{holder}"

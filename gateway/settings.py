@@ -49,6 +49,25 @@ class Bytes(int):
         return cls(size)
 
 
+class Secret(str):
+    """A text that nobody shall read by accident.
+
+    Whoever prints it, logs it or puts it into a sentence gets stars. It is compared, cut and
+    encoded as any other text.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
 class Frequency(float):
     """How often: `"100/s"`, `"600/m"`, `"5000/h"`, `"10000/d"`. As a number, times a second."""
 
@@ -103,7 +122,11 @@ def _measure(text: str, units: Mapping[str, float]) -> float | None:
 
 
 def _text(pattern: str, description: str, *, secret: bool = False) -> Meta:
-    """What a text must look like. A secret one is not repeated in the report of problems."""
+    """What a text must look like.
+
+    A secret one is not repeated in the report of problems, is a `Secret` once it was read, and can
+    be in a file of its own, which the setting `<name>_file` names.
+    """
     return Meta(pattern=rf"^(?:{pattern})\Z", description=description, extra={"secret": secret})
 
 
@@ -135,7 +158,17 @@ FeedType = Annotated[
         "an event type such as order.placed, or a prefix of one such as order.*",
     ),
 ]
+HostName = Annotated[
+    str,
+    _text(
+        r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]",
+        'a host name or an address such as "gateway.example" or "[::1]", without a port',
+    ),
+]
 Host = Annotated[str, _text(r"\S+", "a host name or an address")]
+CookieName = Annotated[
+    str, _text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", "the name of a cookie, such as session")
+]
 Origin = Annotated[
     str,
     _text(
@@ -156,6 +189,7 @@ Token = Annotated[
 ]
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""
+MetricsFor = Annotated[str, _text("anybody|operators|nobody", "anybody, operators or nobody")]
 LimitName = Annotated[
     str, _text(r"[A-Za-z0-9_.-]{1,64}", "a name of 1 to 64 letters, digits and _.-")
 ]

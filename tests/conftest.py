@@ -1,9 +1,12 @@
 """Fixtures over real servers. A test that needs a log takes `broker`, a contract `any_broker`."""
 
+import asyncio
+import inspect
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +22,41 @@ from tests.servers import (
     valkey_binary,
 )
 
+LONGEST = ("e2e", "conformance", "worker", "contract")
+"""Directories whose files take longest, by far those of the first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what takes longest begin first: then several processes come to their end together."""
+    places = [Path(__file__).parent / name for name in LONGEST]
+
+    def rank(item: pytest.Item) -> int:
+        found = (at for at, place in enumerate(places) if item.path.is_relative_to(place))
+        return next(found, len(places))
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests and fixtures run on asyncio alone, as the gateway does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def on_its_own_loop(request: pytest.FixtureRequest) -> None:
+    """Async tests run on the event loop that they ask for.
+
+    An async fixture that outlives a test would keep its own loop for all that follow.
+    """
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("loop_as_asked")
+
+
+@pytest.fixture
+async def loop_as_asked(anyio_backend: str | tuple[str, dict[str, Any]]) -> None:
+    wanted = isinstance(anyio_backend, tuple) and anyio_backend[1]["use_uvloop"]
+    assert type(asyncio.get_running_loop()).__module__.startswith("uvloop") == wanted
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,11 @@ class Authenticator:
         self._metrics = metrics
         self._anonymous = anonymous or not sources
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is any way to tell one from another."""
+        return bool(self._sources)
+
     async def run(self) -> None:
         """Have every source do what it does beside requests, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -49,14 +54,15 @@ class Authenticator:
         """Return who makes a request with these headers and this query.
 
         Raises:
-            Unauthorized: the credentials are wrong; or there are none, and some are needed.
+            Unauthorized: the credentials are wrong; or they are missing, and some are needed.
             IdentityUnavailable: whose they are cannot be found out now.
         """
         token = bearer(headers)
         if token is not None and self._sources:
             return await self.principal(token)
         if not self._anonymous:
-            raise Unauthorized("expected credentials: Authorization: Bearer and a token")
+            text = "expected credentials: Authorization: Bearer and a token"
+            raise Unauthorized(text, missing=True)
         return ANONYMOUS
 
     async def principal(self, token: str) -> Principal:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from gateway.broker.blocklist import BlockList
 from gateway.broker.client import Clients, opened, translated
 from gateway.broker.commits import Commits
 from gateway.broker.deadletters import DeadLetters
@@ -17,6 +18,7 @@ from gateway.broker.limits import SharedBuckets
 from gateway.broker.roll import Roll
 from gateway.broker.scripts import Pipeline
 from gateway.broker.streams import CommandStreams
+from gateway.broker.tickets import Tickets
 from gateway.config import BrokerConfig
 from gateway.errors import StartError
 
@@ -66,6 +68,10 @@ class Broker:
             self.commands,
             log_size=config.log_size,
             max_backlog=config.max_backlog,
+        )
+        self.tickets = Tickets(self._pipeline, self._keys)
+        self.blocks = BlockList(
+            clients.commands, self._pipeline, self._keys, log_size=config.log_size
         )
         self.figures = Figures(clients.commands, self._keys)
         self.buckets = SharedBuckets(self._pipeline, self._keys)

@@ -104,9 +104,7 @@ class EmbeddedServer:
                 keeper.cancel()
                 await asyncio.wait([keeper])
         finally:
-            process, self._process = self._process, None
-            if process is not None:
-                await process.stop()
+            await self._let_go()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -162,10 +160,14 @@ class EmbeddedServer:
             raise StartError(f"expected to start {binary} but: {error.strerror}") from error
         try:
             await self._until_ready(process)
+            self._place = _identity(self.socket_path)
+        except OSError as error:
+            process.kill()
+            raise _unusable(self.directory, error) from error
         except BaseException:
             process.kill()
             raise
-        self._process, self._place = process, _identity(self.socket_path)
+        self._process = process
 
     async def _until_ready(self, process: ServerProcess) -> None:
         clock = asyncio.get_running_loop().time
@@ -256,13 +258,32 @@ class EmbeddedServer:
             return
         if process.ended():
             _log.warning("the embedded server has ended: %s", process.last_words())
+        elif self._in_place():
+            return
         else:
-            with suppress(OSError):
-                if self._place == _identity(self.socket_path):
-                    return
             _log.warning("the embedded server is stopped: %s is not its any more", self.socket_path)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """End this object's own server, if there is one.
+
+        A server that stops in good order removes the socket at its path, whosesoever that is. One
+        that lost its place is killed instead, by which nothing is lost that was acknowledged.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if self._in_place():
             await process.stop()
-        self._process = None
+        else:
+            process.kill()
+
+    def _in_place(self) -> bool:
+        """Whether the socket is still the one of this object's own server."""
+        try:
+            return self._place == _identity(self.socket_path)
+        except OSError:
+            return False
 
 
 def server_arguments(directory: Path, socket: Path, *, fsync: str = "everysec") -> list[str]:

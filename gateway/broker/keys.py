@@ -27,6 +27,8 @@ class Keys:
         """Hash: command stream → number of its dead letters."""
         self.retention = self._prefix + "retention"
         """Hash: channel pattern → for how long (ms) events are kept, and since when (ms)."""
+        self.blocks = self._prefix + "blocks"
+        """Hash: id of a block → the block."""
         self.probe = self._prefix + "probe"
         """String with a TTL: written to see whether the log takes writes."""
 
@@ -62,6 +64,10 @@ class Keys:
     def identity(self, name: str) -> str:
         """String with a TTL: what was asked for under a name, and which command came of it."""
         return f"{self._prefix}identity:{name}"
+
+    def ticket(self, digest: str) -> str:
+        """String with a TTL: what a ticket stands for, by the digest of the ticket."""
+        return f"{self._prefix}ticket:{digest}"
 
     def node(self, node: str) -> str:
         """String with a TTL: this serving process is alive."""

@@ -216,18 +216,21 @@ class CommandStreams:
 
     async def wait(
         self, line: Line, newest: Mapping[PartitionId, bytes], *, block_ms: int
-    ) -> set[PartitionId]:
+    ) -> dict[PartitionId, list[Delivery]]:
         """Wait until a partition has a command after its newest known one, or for a time.
 
-        Returns the partitions of which that is so. Takes nothing, so it may be cancelled at any
-        moment. Raises `BrokerUnavailable`.
+        Returns the first of each partition of which that is so, or the first two: then there may be
+        more. Takes nothing, so it may be cancelled at any moment. Raises `BrokerUnavailable`.
         """
         names = {self._keys.commands(*each).encode(): each for each in newest}
         with translated():
             found = await line.call(
-                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *newest.values()
+                "XREAD", "COUNT", 2, "BLOCK", block_ms, "STREAMS", *names, *newest.values()
             )
-        return {names[name] for name in found or ()}
+        return {
+            names[name]: list(_deliveries(names[name], entries))
+            for name, entries in (found or {}).items()
+        }
 
     async def reclaim(self, partition: PartitionId, token: str) -> Reclaimed | None:
         """Return all commands of a partition that were taken and never settled.

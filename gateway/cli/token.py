@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.deadletters import ConfigOption
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import DEFAULT_CONFIG
+from gateway.cli.options import DEFAULT_CONFIG, ConfigOption
 
 if TYPE_CHECKING:
     from gateway.policy.apikeys import Entry, KeyRing

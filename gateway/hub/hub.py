@@ -7,13 +7,16 @@ it no other code runs, so there is no race between subscribing and publishing.
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from gateway.broker.eventlog import Entry
 from gateway.channels import EntryId, Position
 from gateway.errors import CloseCode
 from gateway.hub.audience import Audience, Batch, Held
+from gateway.hub.expiry import Expiry
 from gateway.hub.history import History
 from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
@@ -33,7 +36,9 @@ class Hub:
         self._write_buffer = write_buffer
         self._audiences: dict[bytes, Audience] = {}
         self._slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
-        self._next_slot = 0
+        self._opened = 0
+        self.expiry = Expiry()
+        """Until when connections may stay."""
         self._resumptions: dict[Connection, Resumption] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
@@ -61,10 +66,16 @@ class Hub:
     # Connections
 
     def open(self, connection: Connection) -> None:
-        """Take a connection in: from now on it gets heartbeats and a goodbye."""
-        connection.slot = self._next_slot
-        self._next_slot = (self._next_slot + 1) % SLOTS
-        self._slots[connection.slot].add(connection)
+        """Take a connection in: from now on it gets heartbeats and a goodbye.
+
+        It stays no longer than its caller's credentials hold.
+        """
+        self._opened += 1
+        connection.number, connection.since = self._opened, time.time()
+        self._slots[connection.number % SLOTS].add(connection)
+        expires = connection.caller.principal.expires
+        if expires is not None:
+            self.expiry.set(connection, expires, CloseCode.TOKEN_EXPIRED)
 
     def count(self, connection: Connection, holding: Holding) -> None:
         """Have a holding hear of what a connection gives back, up to its end."""
@@ -78,7 +89,8 @@ class Hub:
         holding = self._holdings.pop(connection, None)
         if holding is not None:
             holding.close()
-        self._slots[connection.slot].discard(connection)
+        self._slots[connection.number % SLOTS].discard(connection)
+        self.expiry.forget(connection)
         self.slow.discard(connection)
         self._outboxes.pop(connection, None)
         self._pending.discard(connection)
@@ -88,6 +100,15 @@ class Hub:
         for audience in connection.audiences:
             self._leave(connection, audience)
         connection.audiences = ()
+
+    def connections(self) -> Iterator[Connection]:
+        """Give all connections, also those that the process has with itself, oldest first."""
+        yield from sorted(chain.from_iterable(self._slots), key=lambda each: each.number)
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection of this number, if it is still there."""
+        slot = self._slots[number % SLOTS]
+        return next((each for each in slot if each.number == number), None)
 
     def redirect(self, connection: Connection) -> None:
         """The connection's descriptor has changed."""

@@ -37,8 +37,10 @@ class Connection(Protocol):
 
     audiences: tuple["Audience", ...]
     """Where it is subscribed. The hub's own; a connection begins with none."""
-    slot: int
-    """Its place in the round of heartbeats. The hub's own."""
+    number: int
+    """What tells it from the others of this process. The hub's own."""
+    since: float
+    """When it was opened, in seconds since 1970. The hub's own."""
     caller: Caller
     """Who is at the other end."""
     closed: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway.addresses import network
 from gateway.broker import address
+from gateway.certificates import check_tls
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
@@ -79,6 +80,7 @@ def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
     check_origins(config.server, report)
+    check_tls(config.tls, report)
     authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(

@@ -16,7 +16,7 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
         "file": str(config.file or ""),
         "broker": _broker(config),
         "namespace": config.broker.namespace,
-        "server": f"http://{config.server.host}:{config.server.port}",
+        "server": f"{_scheme(config)}://{config.server.host}:{config.server.port}",
         "console": config.server.console,
         "demo": config.server.demo,
         "auth": authentication.summary(config.auth),
@@ -48,6 +48,10 @@ def _broker(config: Config) -> str:
         return f"embedded, in {config.broker.data_dir}"
     parts = urlsplit(config.broker.url)  # of which the policy has made sure that it can be read
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _scheme(config: Config) -> str:
+    return "https" if config.tls.certificate else "http"
 
 
 def _command(route: CommandRoute) -> dict[str, Any]:

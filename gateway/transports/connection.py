@@ -30,14 +30,16 @@ class Detached(asyncio.Protocol, ABC):
     __slots__ = (
         "__weakref__",
         "_drained",
+        "_farewell",
         "_transport",
         "audiences",
         "caller",
         "closed",
         "descriptor",
         "hub",
+        "number",
         "silence",
-        "slot",
+        "since",
         "write",
     )
 
@@ -48,11 +50,13 @@ class Detached(asyncio.Protocol, ABC):
         self.caller = caller
         self.write: Callable[[bytes], None] = transport.write
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.silence = 0
         """Heartbeats since the peer was last heard."""
         self.closed = False
         self._drained: asyncio.Future[None] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
         self.descriptor = _descriptor(transport)
         # The loop shall tell of every byte that waits in the transport: nothing may overtake it.
         transport.set_write_buffer_limits(high=0)
@@ -94,7 +98,8 @@ class Detached(asyncio.Protocol, ABC):
             self._transport.write_eof()
         else:
             self._transport.close()
-        asyncio.get_running_loop().call_later(FAREWELL, self._transport.abort)
+        loop = asyncio.get_running_loop()
+        self._farewell = loop.call_later(FAREWELL, self._transport.abort)
 
     def abort(self) -> None:
         """Cut the connection off at once."""
@@ -127,6 +132,8 @@ class Detached(asyncio.Protocol, ABC):
         self.closed = True
         self.write = _nowhere
         self.hub.close(self)
+        if self._farewell is not None:
+            self._farewell.cancel()
         self._release()
 
     def _redirect(self, descriptor: int) -> None:
@@ -146,7 +153,8 @@ class Buffered(ABC):
         self.hub = hub
         self.caller = caller
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self.descriptor = -1
         self._chunks: list[bytes] = []

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from starlette.requests import HTTPConnection
 
+from gateway.auth.doorkeeper import Doorkeeper
 from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
@@ -25,6 +26,22 @@ logger = logging.getLogger(__name__)
 
 MAX_RATE = 1000
 """Times a second."""
+
+
+@dataclass(slots=True, eq=False)
+class Introduction:
+    """What waits until a connection has said who it is."""
+
+    channels: Sequence[str] = ()
+    """Those of its URL."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    begun: bool = False
+    """It has said so, and that is being looked at."""
+    frames: list[bytes] = field(default_factory=list)
+    """What it said since."""
+
+
+Introductions = WeakKeyDictionary[Connection, Introduction]
 
 
 class PaceWish(NamedTuple):
@@ -50,6 +67,11 @@ class Door:
     max_frame: int
     heartbeat: float
     """Seconds."""
+    doorkeeper: Doorkeeper
+    first_frame: float
+    """Seconds for who shows nothing to say who it is."""
+    introductions: Introductions = field(default_factory=WeakKeyDictionary)
+    """Of the connections that have yet to say who they are."""
     first_line: FirstLine | None = None
     """Counts what each address asks; None: nobody does."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -60,13 +82,23 @@ class Door:
     """The last of the requests to subscribe that a connection has under way."""
 
     async def identify(self, connection: HTTPConnection, transport: Transport) -> Caller:
-        """Return who wants to connect. Raises `Unauthorized`."""
+        """Return who wants to connect. Raises as `Guard.identify` does."""
         return await self.dispatcher.guard.identify(
             connection.headers,
             connection.query_params,
             peer=connection.client,
             transport=transport,
         )
+
+    def admit(self, connection: Connection) -> bool:
+        """Look again at a connection that is open now: its caller may have been blocked meanwhile.
+
+        Returns False if it is closed.
+        """
+        block = self.doorkeeper.blocked(connection.caller.principal)
+        if block is not None:
+            connection.goodbye(block.close_code, 0)
+        return not connection.closed
 
     def too_often(self, caller: Caller) -> float:
         """Count a frame. Returns 0, or for how many seconds its sender is not to be listened to."""

@@ -87,7 +87,8 @@ class DetachedResponse(Response):
             self._holding.close()
             raise
         self._door.hold(connection, self._holding)
-        self._wish.subscribe(self._door, connection)
+        if self._door.admit(connection):
+            self._wish.subscribe(self._door, connection)
 
 
 class Wish:
@@ -171,7 +172,8 @@ async def _stream(door: Door, wish: Wish, holding: Holding) -> AsyncIterator[byt
     connection = PlainEventStream(door, wish.caller)
     door.hold(connection, holding)
     try:
-        wish.subscribe(door, connection)
+        if door.admit(connection):
+            wish.subscribe(door, connection)
         async for data in connection.chunks():
             yield data
     finally:

@@ -1,26 +1,25 @@
 """WebSocket: subscriptions and commands in JSON text frames, RFC 6455."""
 
 import asyncio
-import random
+from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.errors import CloseCode, GatewayError
+from gateway.errors import CloseCode, GatewayError, Unauthorized
 from gateway.hub.subscription import Encoding
-from gateway.principals import Caller, Transport
+from gateway.principals import UNKNOWN, Caller, Transport
 from gateway.transports import frames
 from gateway.transports.connection import HIGH_WATER, SILENT_BEATS, Buffered
-from gateway.transports.dialogue import receive, subscribe_from_url
+from gateway.transports.dialogue import (
+    await_introduction,
+    ending,
+    receive,
+    subscribe_from_url,
+    tell_end,
+)
 from gateway.transports.door import Door
 from gateway.transports.rfc6455 import DetachedSocket
 
-CLOSE_CODES = {
-    400: CloseCode.BAD_FRAME,
-    401: CloseCode.UNAUTHORIZED,
-    403: CloseCode.FORBIDDEN,
-    429: CloseCode.TOO_MANY,
-}
-"""By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_COMMANDS = 64
 """Commands of one connection that may be on their way at a time; reading stops beyond."""
 
@@ -158,9 +157,11 @@ async def endpoint(websocket: WebSocket) -> None:
     query = websocket.query_params
     channels = query.getlist("channel")
     try:
-        caller = await door.identify(websocket, Transport.WEBSOCKET)
-        await door.dispatcher.guard.check_owner(channels, caller)
-        wanted = len(dict.fromkeys(channels))
+        caller = await _caller(door, websocket)
+        wanted = 0
+        if caller.principal is not UNKNOWN:
+            await door.dispatcher.guard.check_owner(channels, caller)
+            wanted = len(dict.fromkeys(channels))
         holding = await door.dispatcher.guard.enter(caller, subscriptions=wanted)
     except GatewayError as error:
         await _turn_away(websocket, error)
@@ -172,10 +173,26 @@ async def endpoint(websocket: WebSocket) -> None:
         holding.close()
         raise
     door.hold(connection, holding)
-    if channels and not subscribe_from_url(door, connection, channels, query):
-        holding.unsubscribe(wanted)
+    if caller.principal is UNKNOWN:
+        await_introduction(door, connection, channels, query)
+    elif door.admit(connection):
+        tell_end(connection)
+        if channels and not subscribe_from_url(door, connection, channels, query):
+            holding.unsubscribe(wanted)
     if isinstance(connection, PlainSocket):
         await connection.run()
+
+
+async def _caller(door: Door, websocket: WebSocket) -> Caller:
+    """Return who wants to connect: `UNKNOWN` if it shows nothing, and has to say it then."""
+    try:
+        return await door.identify(websocket, Transport.WEBSOCKET)
+    except Unauthorized as error:
+        if not error.missing:
+            raise
+    guard = door.dispatcher.guard
+    located = guard.locate(websocket.headers, websocket.client, Transport.WEBSOCKET)
+    return replace(located, principal=UNKNOWN)
 
 
 def _connection(websocket: WebSocket, door: Door, caller: Caller) -> Socket | PlainSocket:
@@ -190,9 +207,7 @@ async def _turn_away(websocket: WebSocket, error: GatewayError) -> None:
     """Refuse a connection in a way that scripts in a browser can see: they see no HTTP status."""
     await websocket.accept()
     await websocket.send_text(frames.refused(None, error).decode())
-    code = CLOSE_CODES.get(error.status, CloseCode.SHUTDOWN)
-    if error.retry_after_s is not None:  # it passes by itself: come back, but not all at once
-        code = CloseCode.SHUTDOWN
-        retry_ms = random.randint(error.retry_after_s * 1000, error.retry_after_s * 2000)
+    code, retry_ms = ending(error)
+    if error.retry_after_s is not None:
         await websocket.send_text(frames.goodbye(code, retry_ms).decode())
     await websocket.close(code, frames.REASONS[code])

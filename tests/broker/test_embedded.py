@@ -80,11 +80,11 @@ def config(directory: Path) -> BrokerConfig:
     return BrokerConfig(data_dir=directory)
 
 
-async def increments(clients: Clients) -> bool:
-    """Whether the log takes a write at this moment."""
+async def count(clients: Clients) -> int:
+    """Count one more in the log, and return how many that makes; 0 if it takes no write now."""
     with suppress(BrokerUnavailable), translated():
-        return await clients.commands.incr("count") > 0
-    return False
+        return await clients.commands.incr("count")
+    return 0
 
 
 async def answers(server: EmbeddedServer) -> bool:
@@ -147,7 +147,7 @@ async def test_a_survivor_takes_over_when_the_owner_is_killed(tmp_path: Path) ->
     async with sharing(tmp_path) as owner, opened(config(tmp_path)) as clients:
         await clients.commands.set("key", "value")
         await owner.kill()
-        await eventually(lambda: increments(clients), reason="the survivor brought a server back")
+        await eventually(lambda: count(clients), reason="the survivor brought a server back")
         assert await clients.commands.get("key") == b"value"
 
 
@@ -176,7 +176,7 @@ async def test_one_of_several_survivors_takes_over(tmp_path: Path) -> None:
     ):
         assert (one.pid, other.pid) == (None, None)
         await owner.kill()
-        await eventually(lambda: increments(clients), reason="a survivor brought a server back")
+        await eventually(lambda: count(clients), reason="a survivor brought a server back")
         assert not (one.pid and other.pid)
 
 
@@ -188,7 +188,7 @@ async def test_a_server_that_was_killed_is_brought_back(
         killed = server.pid
         assert killed
         os.kill(killed, signal.SIGKILL)
-        await eventually(lambda: increments(clients), reason="the server was brought back")
+        await eventually(lambda: count(clients), reason="the server was brought back")
         assert await clients.commands.get("key") == b"value"
         assert not is_alive(killed)
     assert "it was ended by SIGKILL" in caplog.text
@@ -208,14 +208,31 @@ async def test_a_data_directory_that_was_removed_begins_anew(tmp_path: Path) -> 
 async def test_who_shares_a_removed_directory_moves_to_the_new_log(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     async with EmbeddedServer(directory), opened(config(directory)) as clients:
-        for _ in range(10):
-            assert await increments(clients)
+        await clients.commands.set("count", 1_000_000)
+        assert await count(clients) == 1_000_001
         shutil.rmtree(directory)
 
-        async def is_new() -> bool:
-            return await increments(clients) and await clients.commands.get("count") == b"2"
+        async def new() -> int:
+            now = await count(clients)
+            return now if now < 1_000_000 else 0
 
-        await eventually(is_new, reason="the log began anew")
+        first = await eventually(new, reason="the log began anew")
+        assert first < await eventually(new, reason="the new log took one more")
+
+
+async def test_who_lost_its_directory_does_not_take_the_next_server_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.embedded.CHECK", 60)  # the owner does not notice
+    directory = tmp_path / "data"
+    owner = EmbeddedServer(directory)
+    await owner.start()
+    assert await answers(owner)
+    shutil.rmtree(directory)
+    async with EmbeddedServer(directory) as next_one:
+        assert next_one.pid
+        await owner.stop()
+        assert await answers(next_one)
 
 
 async def test_a_start_that_is_cancelled_leaves_no_server_behind(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ async def test_a_reader_that_has_had_enough_ends_it_quietly(
             net.peer.publish("orders", 1)
             return running.process.returncode is not None
 
-        await eventually(ended, within=10, reason="it ended")
+        await eventually(ended, reason="it ended")
         assert running.process.returncode == 0
         assert running.process.stderr
         assert await running.process.stderr.read() == b""

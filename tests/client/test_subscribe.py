@@ -211,7 +211,7 @@ async def test_codes_from_4500_on_are_final(net: Network, code: int) -> None:
         await reader.subscribed()
         net.peer.close(code, "no way")
         with pytest.raises(Refused, match=f"closed with {code}: no way"):
-            await asyncio.wait_for(reader.task, 5)
+            await asyncio.wait_for(reader.task, 30)
 
 
 async def test_a_final_goodbye_on_an_event_stream_is_final(net: Network) -> None:
@@ -219,7 +219,7 @@ async def test_a_final_goodbye_on_an_event_stream_is_final(net: Network) -> None
         await reader.subscribed()
         net.peer.say('event: goodbye\ndata: {"code":4502}\n\n')
         with pytest.raises(Refused, match="closed with 4502"):
-            await asyncio.wait_for(reader.task, 5)
+            await asyncio.wait_for(reader.task, 30)
 
 
 async def test_a_refused_subscription_is_final(net: Network) -> None:
@@ -227,7 +227,7 @@ async def test_a_refused_subscription_is_final(net: Network) -> None:
     net.peer.greetings.append(f'{{"id":1,"error":{error}}}')
     async with Reader(net, "nothing", sse=False) as reader:
         with pytest.raises(Refused, match=r"no channel matches \(unknown-channel\)"):
-            await asyncio.wait_for(reader.task, 5)
+            await asyncio.wait_for(reader.task, 30)
 
 
 async def test_an_error_that_may_pass_is_tried_again(net: Network) -> None:
@@ -244,7 +244,7 @@ async def test_a_refusal_over_http_is_final_and_says_why(net: Network, sse: bool
     net.peer.refusals.append(JSONResponse(problem, 403))
     async with Reader(net, "orders", sse=sse) as reader:
         with pytest.raises(Refused, match=r"Not allowed: orders is not yours \(forbidden\)"):
-            await asyncio.wait_for(reader.task, 5)
+            await asyncio.wait_for(reader.task, 30)
 
 
 async def test_an_unavailable_gateway_is_asked_again_when_it_says(net: Network, sse: bool) -> None:
@@ -262,7 +262,7 @@ async def test_a_web_server_that_is_no_gateway_is_refused(net: Network) -> None:
     net.peer.refusals.append(PlainTextResponse("welcome"))
     async with Reader(net, "orders", sse=True) as reader:
         with pytest.raises(Refused, match=r"expected an event stream from .* but got text/plain"):
-            await asyncio.wait_for(reader.task, 5)
+            await asyncio.wait_for(reader.task, 30)
 
 
 async def test_frames_that_are_not_known_are_passed_over(net: Network, sse: bool) -> None:

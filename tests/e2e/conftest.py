@@ -31,9 +31,13 @@ def _chromium() -> str:
     pytest.skip("needs a browser: apt-get install chromium")
 
 
-@pytest.fixture(scope="session")
+# An async fixture keeps its event loop for all tests that run meanwhile, so none here is for the
+# whole run: other tests want another loop.
+
+
+@pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """Debian's chromium without a window, for the whole run."""
+    """Debian's chromium without a window, for all tests of a file."""
     executable = _chromium()
     expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:
@@ -112,9 +116,9 @@ async def shop(empty_site: Site) -> Site:
     return empty_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def busy_shop() -> AsyncIterator[Site]:
-    """The same for all tests that take no notice of the orders of others."""
+    """The same for all tests of a file that take no notice of the orders of others."""
     with short_directory() as directory:
         async with site(directory) as shop:
             await shop.start("run", "--port", "0")

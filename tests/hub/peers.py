@@ -40,7 +40,8 @@ class Peer:
 
     def __init__(self, hub: Hub, encoding: Encoding = LINES) -> None:
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self.descriptor = -1
         self.caller = ANYBODY

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from websockets.frames import Opcode
 from gateway.errors import CloseCode
 from gateway.settings import Bytes, Seconds
 from gateway.transports import connection
+from gateway.transports.connection import Detached
 from gateway.transports.sse import DetachedEventStream
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from gateway.transports.websocket import Socket
@@ -88,9 +90,7 @@ async def test_who_never_reads_the_last_words_is_cut_off(
         kind.open(gateway.port, "orders", narrow=True) as slow,
     ):
         await slow.stands()
-        while len(gateway.gateway.hub):
-            await gateway.publish("orders", *[LARGE] * 3)
-            await gateway.settled()
+        await slowed(gateway)
         await eventually(lambda: not alive(), within=30, reason="the connection was cut off")
         with suppress(h11.RemoteProtocolError, ConnectionError):  # in the middle of something
             await slow.until(lambda: slow.ended, "the connection ended")
@@ -103,13 +103,48 @@ async def test_who_hangs_up_after_the_last_words_is_gone_at_once(
     async with serving(valkey, DETACHED, tight=True, write_buffer=Bytes(64 << 10)) as gateway:
         async with kind.open(gateway.port, "orders", narrow=True) as slow:
             await slow.stands()
-            while len(gateway.gateway.hub):
-                await gateway.publish("orders", *[LARGE] * 3)
-                await gateway.settled()
+            await slowed(gateway)
             assert (await slow.end()).code == CloseCode.SLOW_CONSUMER
         await eventually(
             lambda: not alive(), within=connection.FAREWELL / 2, reason="it was forgotten"
         )
+
+
+async def test_who_hangs_up_before_it_reads_the_last_words_is_not_cut_off_later(
+    valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio's transport cannot be aborted any more once it closed with something unsent."""
+    monkeypatch.setattr(connection, "FAREWELL", 0.5)
+    loop = asyncio.get_running_loop()
+    async with serving(valkey, DETACHED, tight=True, write_buffer=Bytes(64 << 10)) as gateway:
+        with socket.socket() as peer:  # no reader that takes in what comes while nobody reads
+            peer.setblocking(False)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await loop.sock_connect(peer, ("127.0.0.1", gateway.port))
+            await loop.sock_sendall(peer, REQUEST.replace(b"/ws", b"/ws?channel=orders"))
+            hub = gateway.gateway.hub
+            await eventually(
+                lambda: any(hub.is_subscribed(each, "orders") for each in alive()),
+                reason="it was subscribed",
+            )
+            await slowed(gateway)
+            peer.shutdown(socket.SHUT_WR)
+            assert any(each.unsent() for each in alive())
+            await eventually(
+                lambda: all(each._transport.is_closing() for each in alive()),
+                reason="the peer's end was heard",
+            )
+            with suppress(ConnectionError):
+                while await loop.sock_recv(peer, 65536):
+                    pass
+        await asyncio.sleep(connection.FAREWELL)
+
+
+async def slowed(gateway: Serving) -> None:
+    """Publish until nobody is left in the hub, because nobody reads."""
+    while len(gateway.gateway.hub):
+        await gateway.publish("orders", *[LARGE] * 3)
+        await gateway.settled()
 
 
 async def test_a_connection_that_ended_is_freed_without_the_garbage_collector(
@@ -127,7 +162,7 @@ async def test_a_connection_that_ended_is_freed_without_the_garbage_collector(
         gc.enable()
 
 
-def alive() -> list[object]:
+def alive() -> list[Detached]:
     """The detached connections in memory."""
     return [each for each in gc.get_objects() if type(each) in (Socket, DetachedEventStream)]
 
@@ -156,13 +191,11 @@ async def test_a_socket_that_is_closed_already_is_not_watched(gateway: Serving) 
 async def test_plain_asgi_does_not_wait_for_ever_for_who_does_not_read(
     valkey: RunningServer, kind: Kind
 ) -> None:
-    settings = {"write_buffer": Bytes(64 << 10), "heartbeat": Seconds(0.2)}
+    settings: dict[str, Any] = {"write_buffer": Bytes(64 << 10), "heartbeat": Seconds(0.2)}
     async with (
         serving(valkey, PLAIN, tight=True, **settings) as gateway,
         kind.open(gateway.port, "orders", narrow=True) as slow,
     ):
         await slow.stands()
-        while len(gateway.gateway.hub):
-            await gateway.publish("orders", *[LARGE] * 3)
-            await gateway.settled()
+        await slowed(gateway)
         await gateway.ended()

@@ -116,7 +116,7 @@ class Stage:
         except UnknownCommand:
             return None
 
-    async def outcome(self, command_id: str, *, within: float = 10) -> CommandStatus:
+    async def outcome(self, command_id: str, *, within: float = 30) -> CommandStatus:
         """Wait until a command is in a final state, and return its status."""
 
         async def final() -> Any:
@@ -194,7 +194,7 @@ class Stage:
             )
 
         holders: Counter[str] = await eventually(
-            fair, within=15, reason=f"{workers} workers shared the partitions"
+            fair, within=30, reason=f"{workers} workers shared the partitions"
         )
         return holders
 

@@ -70,7 +70,11 @@ class Cable:
         there, back = target
         self._writers.add(back)
         try:
-            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._copy(reader, back))
+                both.create_task(self._copy(there, writer))
+        except* OSError:
+            pass  # a reset of one end is one for the other
         finally:
             back.transport.abort()
             self._writers.discard(back)
@@ -85,12 +89,11 @@ class Cable:
         return None
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
-                await self._open.wait()
-                writer.write(data)
-                await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
+        while data := await reader.read(65536):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()

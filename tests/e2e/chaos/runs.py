@@ -34,8 +34,10 @@ OVER_WEBSOCKET = 6
 """Of the senders: as many send over a WebSocket."""
 WATCHED = 3
 """Keys that have subscribers of their own."""
-START_PATIENCE = 30.0
-"""Seconds in which everything must be at work at first."""
+START_PATIENCE = 90.0
+"""Seconds in which everything must be at work at first. On an idle machine it takes two."""
+TRIES = 3
+"""How often a status is asked for before the answer counts as none."""
 MEMORY = Path("/dev/shm")
 """A file system in memory, where there is one."""
 SLOWNESS = 0.05
@@ -382,17 +384,20 @@ async def _statuses(url: str, sent: Sequence[Sent]) -> dict[str, str]:
 
     async def ask(http: httpx.AsyncClient) -> None:
         for id in waiting:
-            try:
-                statuses[id] = _status(await http.get(f"/commands/{id}"))
-            except httpx.TransportError as error:
-                statuses[id] = repr(error)
+            statuses[id] = await _status(http, id)
 
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
         await asyncio.gather(*(ask(http) for _ in range(8)))
     return statuses
 
 
-def _status(answer: httpx.Response) -> str:
-    if answer.status_code == 404:
-        return "unknown"
-    return str(answer.json()["status"])
+async def _status(http: httpx.AsyncClient, id: str) -> str:
+    """Ask for one status. A connection that ends just then, unused for long, is no answer."""
+    for _ in range(TRIES):
+        try:
+            answer = await http.get(f"/commands/{id}")
+        except httpx.TransportError as error:
+            status = repr(error)
+        else:
+            return "unknown" if answer.status_code == 404 else str(answer.json()["status"])
+    return status
