@@ -32,7 +32,7 @@ EXTENSION = "gateway.detach"
 MAX_HEAD = 64 << 10
 """Bytes of a request's head, or of its trailers. The parser has no bound of its own, and copies a
 line that grows with every read: a large one would hold up everybody."""
-HESITATION = 0.25
+HESITATION = 0.5
 """Seconds after which who asks too often through a proxy is refused. Its next request, which waits
 for that, costs nothing meanwhile; and the proxy's connection is not taken up for long."""
 HEAD_PATIENCE = 20.0
