@@ -8,7 +8,7 @@ no_skips := $(if $(CI),-p tests.no_skips)
 processes := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 parallel := --numprocesses $(processes) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test lint format bench bench-guarantees bench-restart chaos dist lock clean runtime dev
+.PHONY: help run test lint format bench bench-burst bench-edge bench-guarantees bench-restart chaos dist lock clean runtime dev
 
 help:
 	@echo 'make run     start the gateway with the orders example: http://127.0.0.1:8080/'
@@ -16,6 +16,8 @@ help:
 	@echo 'make lint    check style and types'
 	@echo 'make format  put the code into the one style'
 	@echo 'make bench   measure the fan-out       (needs a C compiler)'
+	@echo 'make bench-burst                       what a burst from one address does to others'
+	@echo 'make bench-edge                        what authentication and limits cost a command'
 	@echo 'make bench-guarantees                  what each guarantee costs'
 	@echo 'make bench-restart                     10,000 connections through restarts'
 	@echo 'make chaos   ten minutes of faults     (ARGS="--seed 7 --minutes 2")'
@@ -40,6 +42,12 @@ format: dev
 
 bench: runtime
 	.venv/bin/python benchmarks/fanout.py $(ARGS)
+
+bench-burst: runtime
+	.venv/bin/python -m benchmarks.burst $(ARGS)
+
+bench-edge: runtime
+	.venv/bin/python -m benchmarks.edge $(ARGS)
 
 bench-guarantees: runtime
 	.venv/bin/python -m benchmarks.guarantees $(ARGS)

@@ -9,10 +9,8 @@ speed drifts; the ratios are of the same round.
 """
 
 import argparse
-import asyncio
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,14 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import redis
-import uvloop
 
 from benchmarks import machine
+from benchmarks.sending import Request, Taken, accepted, print_ratios
 from benchmarks.subjects import PATIENCE, Server, environment, gateway, wait_until
 from gateway.broker.keys import Keys
 from gateway.configfile import load
 
-CONCURRENCY = 64
 POSTS = 3000
 CARRIED = 2000
 
@@ -91,23 +88,6 @@ ORDERED = (
 )
 
 
-class Taken(NamedTuple):
-    """What a number of commands took."""
-
-    commands: int
-    seconds: float
-    cpu: float
-    """Seconds of the processor, of the process that did the work."""
-
-    @property
-    def per_second(self) -> float:
-        return self.commands / self.seconds
-
-    @property
-    def per_cpu(self) -> float:
-        return self.commands / self.cpu
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,53 +102,24 @@ def main() -> None:
         (Path(folder) / "handlers.py").write_text(HANDLERS)
         with gateway("serve", config=config) as server:
             results = [{v.name: _accept(server, v) for v in POSTED} for _ in range(rounds)]
-        _print("accepted", results)
+        print_ratios("accepted", results)
         with gateway("serve", config=config) as server:
             results = [{v.name: _carry(server, config, v) for v in ORDERED} for _ in range(rounds)]
-        _print("carried out", results)
+        print_ratios("carried out", results)
 
 
 def _accept(server: Server, variant: Variant) -> Taken:
-    before = machine.cpu_seconds(server.pid)
-    seconds = _post(server, variant, POSTS)
-    return Taken(POSTS, seconds, machine.cpu_seconds(server.pid) - before)
+    return accepted(server, lambda number: _request(variant, number), POSTS)
 
 
-def _post(server: Server, variant: Variant, count: int) -> float:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_post_all(server, variant, count))
-
-
-async def _post_all(server: Server, variant: Variant, count: int) -> float:
-    """Post commands, some at a time, each on a connection that is kept. Returns the seconds."""
-    numbers = iter(range(count))
-    started = time.perf_counter()
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(CONCURRENCY):
-            tasks.create_task(_post_some(server, variant, numbers))
-    return time.perf_counter() - started
-
-
-async def _post_some(server: Server, variant: Variant, numbers: Iterator[int]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    for number in numbers:
-        key = f"Idempotency-Key: {uuid.uuid4()}\r\n" if variant.idempotent else ""
-        writer.write(
-            f"POST {variant.path(number)} HTTP/1.1\r\nHost: localhost\r\n{key}"
-            "Content-Type: application/json\r\nContent-Length: 13\r\n\r\n"
-            '{"sku":"tea"}'.encode()
-        )
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        body = await reader.readexactly(length)
-        if " 202 " not in head:
-            raise SystemExit(f"expected 202 for {variant.name} but got {head} {body!r}")
-    writer.close()
+def _request(variant: Variant, number: int) -> Request:
+    headers = {"Idempotency-Key": str(uuid.uuid4())} if variant.idempotent else {}
+    return Request(variant.path(number), headers)
 
 
 def _carry(server: Server, config: Path, variant: Variant) -> Taken:
     """Fill the log with commands, then let one worker carry them out."""
-    _post(server, variant, CARRIED)
+    accepted(server, lambda number: _request(variant, number), CARRIED)
     with contextlib.closing(_Log(server, config)) as log, _worker(server, config) as process:
         wait_until(lambda: log.backlog() < CARRIED)  # it has begun
         before, started, count = (
@@ -204,6 +155,8 @@ def _worker(server: Server, config: Path) -> Iterator["subprocess.Popen[bytes]"]
     process = subprocess.Popen(
         [sys.executable, *command],
         env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, {machine.SERVER_CORE}),
     )
     try:
@@ -211,20 +164,6 @@ def _worker(server: Server, config: Path) -> Iterator["subprocess.Popen[bytes]"]
     finally:
         process.terminate()
         process.wait(PATIENCE)
-
-
-def _print(what: str, rounds: list[dict[str, Taken]]) -> None:
-    first = next(iter(rounds[0]))
-    print(f"{what:18} per second   per CPU-second   x {first}: median (least, greatest)")
-    for name in rounds[0]:
-        taken = [each[name] for each in rounds]
-        ratios = [each[name].per_cpu / each[first].per_cpu for each in rounds]
-        print(
-            f"{name:18} {statistics.median(each.per_second for each in taken):10,.0f}"
-            f"   {statistics.median(each.per_cpu for each in taken):14,.0f}"
-            f"   {statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})"
-        )
-    print()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli import check, deadletters, publish, run, subscribe
+from gateway.cli import block, check, deadletters, publish, run, subscribe, token
 from gateway.cli.failures import ExitCode, Failure
 from gateway.errors import BrokerUnavailable, ConfigError, GatewayError, StartError
 
@@ -51,6 +51,18 @@ _add(check.check, panel=RUN, epilog=check.EXAMPLES)
 _add(publish.publish, panel=TALK, epilog=publish.EXAMPLES)
 _add(subscribe.subscribe, panel=TALK, epilog=subscribe.EXAMPLES)
 
+shut_out = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_add(block.add, to=shut_out, epilog=block.ADD_EXAMPLES)
+_add(block.list_, to=shut_out, name="list", epilog=block.LIST_EXAMPLES)
+_add(block.remove, to=shut_out, epilog=block.REMOVE_EXAMPLES)
+app.add_typer(
+    shut_out,
+    name="block",
+    help="Shut somebody out for a while, or one credential; let them in again.",
+    epilog=block.ADD_EXAMPLES,
+    rich_help_panel=TALK,
+)
+
 letters = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 _add(deadletters.list_, to=letters, name="list", epilog=deadletters.LIST_EXAMPLES)
 _add(deadletters.show, to=letters, epilog=deadletters.SHOW_EXAMPLES)
@@ -62,6 +74,18 @@ app.add_typer(
     help="Look at commands given up on, send them again, or drop them.",
     epilog=deadletters.LIST_EXAMPLES,
     rich_help_panel=TALK,
+)
+
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+_add(token.create, to=keys, epilog=token.CREATE_EXAMPLES)
+_add(token.list_, to=keys, name="list", epilog=token.LIST_EXAMPLES)
+_add(token.revoke, to=keys, epilog=token.REVOKE_EXAMPLES)
+app.add_typer(
+    keys,
+    name="token",
+    help="Make API keys, list and revoke them.",
+    epilog=token.CREATE_EXAMPLES,
+    rich_help_panel=RUN,
 )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -13,19 +13,33 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from gateway import __version__
+from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
-from gateway.api import admin, health, pages, problems
+from gateway.api import admin, health, pages, problems, revocation
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
+from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
+from gateway.api.tickets import TicketsEndpoint
+from gateway.auth.authenticator import Authenticator, Source
+from gateway.auth.credentials import Showing
+from gateway.auth.doorkeeper import Doorkeeper
+from gateway.auth.revocation import Revocation
+from gateway.auth.sources import sources_of
+from gateway.blocks import Blocks
 from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
+from gateway.limits.firstline import LIMIT, FirstLine
+from gateway.limits.limiter import Limiter
+from gateway.limits.quotas import Quotas
 from gateway.policy.compiler import Policy
+from gateway.policy.origins import Origins
 from gateway.policy.publishing import Publisher
 from gateway.redrive import Redrive
 from gateway.resources import web_dir
@@ -37,27 +51,68 @@ from gateway.transports.door import Door
 class Gateway:
     """One serving process: its hub, its feed, its dispatcher, and the application over them."""
 
-    def __init__(self, config: Config, policy: Policy, broker: Broker) -> None:
+    def __init__(
+        self, config: Config, policy: Policy, broker: Broker, *, sources: Sequence[Source] = ()
+    ) -> None:
+        """`sources` know credentials, beside those that are configured."""
         self.config = config
         self.policy = policy
         server = config.server
+        node = secrets.token_hex(6)
         self._publisher = Publisher(policy.feeds, policy.channels)
         self.hub = Hub(
             History(broker.events, self._publisher.retention), write_buffer=server.write_buffer
         )
+        blocks = Blocks()
+        self.revocation = Revocation(blocks, broker.blocks, self.hub, node)
         self.feed = Feed(
             broker.events,
             self.hub,
-            secrets.token_hex(6),
+            node,
             heartbeat=server.heartbeat,
             window_ms=int(server.goodbye_window * 1000),
+            notices=self.revocation,
         )
         self.metrics = Metrics()
         self.admission = Admission(
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
+        self.quotas = Quotas(config.quotas, broker.roll(node), self.admission, self.metrics)
+        self.limiter = Limiter(
+            policy.limits,
+            broker.buckets,
+            self.admission,
+            self.metrics,
+            processes=lambda: self.quotas.processes,
+        )
+        proxies = Proxies(server.trusted_proxies)
+        self.first_line = FirstLine(
+            server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
+        )
+        self.authenticator = Authenticator(
+            [*sources_of(config.auth), *sources], self.metrics, anonymous=config.auth.anonymous
+        )
+        self.doorkeeper = Doorkeeper(
+            self.authenticator,
+            Showing(cookie=config.auth.cookie, origins=Origins(server.origins)),
+            broker.tickets,
+            blocks,
+            self.admission,
+            ticket_ttl=config.auth.ticket_ttl,
+        )
+        guard = Guard(
+            policy.permissions,
+            policy.channels,
+            broker.commands,
+            self.admission,
+            self.doorkeeper,
+            self.limiter,
+            self.quotas,
+            proxies,
+        )
         self.dispatcher = Dispatcher(
             policy.commands,
+            guard,
             self._publisher,
             broker.commands,
             broker.events,
@@ -65,6 +120,7 @@ class Gateway:
             self.admission,
             self.metrics,
             max_body=server.max_body,
+            claims=config.auth.claims,
         )
         self._broker = broker
         self._measure()
@@ -81,6 +137,16 @@ class Gateway:
             "gateway_requests_in_flight",
             "Requests that wait for the broker.",
             lambda: self.admission.under_way,
+        )
+        metrics.gauge(
+            "gateway_processes",
+            "Serving processes that share limits and quotas, as far as this one knows.",
+            lambda: self.quotas.processes,
+        )
+        metrics.gauge(
+            "gateway_requests_waiting",
+            "Requests that wait because of a limit.",
+            lambda: self.limiter.waiting,
         )
         metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
         metrics.gauge(
@@ -99,6 +165,8 @@ class Gateway:
             running = [
                 tasks.create_task(self.feed.run()),
                 tasks.create_task(self.admission.run()),
+                tasks.create_task(self.authenticator.run()),
+                *([tasks.create_task(self.quotas.run())] if self._attends else []),
             ]
             try:
                 yield
@@ -108,6 +176,13 @@ class Gateway:
                     task.cancel()
         with suppress(BrokerUnavailable):  # then the others clear away after this process
             await self.feed.leave()
+            if self._attends:
+                await self.quotas.leave()
+
+    @property
+    def _attends(self) -> bool:
+        """Whether this process has to know of the others, and they of it."""
+        return bool(self.policy.limits or self.quotas)
 
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
@@ -122,7 +197,7 @@ class Gateway:
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
             },
-            middleware=[Middleware(problems.LastResort)],
+            middleware=[self._edge(), Middleware(problems.LastResort)],
         )
         app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
@@ -132,8 +207,21 @@ class Gateway:
             max_subscriptions=self.config.server.max_subscriptions,
             max_frame=self.config.server.max_frame,
             heartbeat=self.config.server.heartbeat,
+            first_frame=self.config.auth.first_frame,
+            doorkeeper=self.doorkeeper,
+            first_line=self.first_line,
         )
         return app
+
+    def _edge(self) -> Middleware:
+        server, tls = self.config.server, self.config.tls
+        encrypted = tls.certificate is not None
+        return Middleware(
+            Edge,
+            origins=Origins(server.origins, tls=encrypted),
+            hosts=server.hosts,
+            hsts=tls.hsts if encrypted else 0,
+        )
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
@@ -144,23 +232,35 @@ class Gateway:
         return health.Health(connected=self.feed.connected, circuit=self.admission.circuit)
 
     def _routes(self) -> Iterator[BaseRoute]:
-        server, channels = self.config.server, self.policy.channels
+        server = self.config.server
         command = CommandEndpoint(
             self.dispatcher, max_body=server.max_body, max_wait=server.max_wait
         )
         for route in self.policy.commands:
             yield Route(route.path, command.__call__, methods=["POST"])
-        events = EventsEndpoint(self.dispatcher, self.config.events, max_body=server.max_body)
-        history = HistoryEndpoint(self._broker.events, channels, self._publisher.retention)
+        events = EventsEndpoint(
+            self.dispatcher,
+            self.config.events,
+            max_body=server.max_body,
+            secured=self.policy.permissions.secured,
+        )
+        history = HistoryEndpoint(self.dispatcher, self._broker.events, self._publisher.retention)
         yield Route("/commands/{id}", StatusEndpoint(self.dispatcher).__call__)
         yield Route("/events", events.__call__, methods=["POST"])
         yield Route("/channels/{channel:path}/history", history.__call__)
+        tickets = TicketsEndpoint(self.dispatcher, self.doorkeeper, self.config)
+        yield Route("/tickets", tickets.__call__, methods=["POST"])
         yield Route("/sse", sse.endpoint)
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
-        yield Route("/metrics", health.Exposition(self.metrics).__call__)
+        yield from health.metrics_routes(
+            self.metrics, self.config.admin, secured=self.policy.permissions.secured
+        )
         yield Route("/readyz", health.Readiness(self._health).__call__)
         redrive = Redrive(self._broker.dead_letters, self.policy)
-        yield from admin.routes(self._broker, redrive, self.config.admin.tokens)
+        tokens = self.config.admin.tokens
+        yield from admin.routes(self._broker, redrive, tokens)
+        yield from revocation.routes(self.revocation, tokens)
         yield from pages.routes(self.config, self.policy, web_dir(), __version__)
+        yield WebSocketRoute("/{path:path}", problems.on_unknown_websocket)

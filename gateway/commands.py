@@ -61,6 +61,7 @@ class Envelope(msgspec.Struct, omit_defaults=True, tag_field="specversion", tag=
     tracestate: str | None = None
     authtype: str | None = None
     authid: str | None = None
+    authclaims: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -84,6 +85,13 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     traceparent: str | None = None
     authtype: str | None = None
     authid: str | None = None
+    authclaims: str | None = None
+    """JSON: what is known of the sender, as far as the configuration lets it travel."""
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """What `authclaims` says."""
+        return msgspec.json.decode(self.authclaims, type=dict[str, Any]) if self.authclaims else {}
 
 
 class CommandStatus(msgspec.Struct, omit_defaults=True, kw_only=True):

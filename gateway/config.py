@@ -1,132 +1,45 @@
 """Configuration: what `gateway.toml` may say, as immutable structures.
 
-A name that no structure knows is reported as a mistake, never passed over. What a value may be
-stands beside it, as an annotation that `configfile.py` reads.
+A name that no structure knows is reported as a mistake, never passed over. What a single value may
+be is in `settings.py`.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from gateway.authconfig import IntrospectionConfig, JWTConfig
 from gateway.commands import Durability, Priority
-
-
-class Seconds(float):
-    """A duration: `"250ms"`, `"30s"`, `"10m"`, `"1h"`, `"7d"`, or a number of seconds."""
-
-    MAX = 3650 * 86_400
-    """Ten years. In milliseconds it stays far below the 64 bits that Redis has for a time."""
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read a value of the file. Raises `ValueError`."""
-        seconds: float | None = None
-        if isinstance(value, str):
-            seconds = _measure(value, _TIMES)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value
-        if seconds is None or not 0 <= seconds <= cls.MAX:  # also refuses nan
-            raise ValueError('expected a duration such as "250ms", "30s", "10m", "1h" or "7d"')
-        return cls(seconds)
-
-
-class Bytes(int):
-    """A size: `"64KiB"`, `"1MiB"`, `"10MB"`, or a number of bytes."""
-
-    MAX = 1 << 40
-    """A tebibyte: more is a slip of the pen."""
-
-    @classmethod
-    def parse(cls, value: object) -> Self:
-        """Read a value of the file. Raises `ValueError`."""
-        size: float | None = None
-        if isinstance(value, str):
-            size = _measure(value, _SIZES)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            size = value
-        if size is None or not 0 <= size <= cls.MAX or size % 1:
-            raise ValueError('expected a size such as "64KiB", "1MiB", "10MB" or a number of bytes')
-        return cls(size)
-
-
-_TIMES = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SIZES = {
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 1 << 10,
-    "MiB": 1 << 20,
-    "GiB": 1 << 30,
-}
-_MEASURE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", re.ASCII)
-
-
-def _measure(text: str, units: Mapping[str, float]) -> float | None:
-    found = _MEASURE.fullmatch(text)
-    if not found:
-        return None
-    number, unit = found.groups()
-    if not unit:  # a plain number in an environment variable
-        return float(number)
-    return float(number) * units[unit] if unit in units else None
-
-
-def _text(pattern: str, description: str, *, secret: bool = False) -> Meta:
-    """What a text must look like. A secret one is not repeated in the report of problems."""
-    return Meta(pattern=rf"^(?:{pattern})\Z", description=description, extra={"secret": secret})
-
-
-Period = Annotated[Seconds, Meta(extra={"positive": True})]
-Size = Annotated[Bytes, Meta(extra={"positive": True})]
-Count = Annotated[int, Meta(ge=1)]
-BrokerUrl = Annotated[
-    str,
-    _text(
-        r"(redis|rediss|unix|redis\+sentinel|rediss\+sentinel)://\S+",
-        "a URL that begins with redis://, rediss://, unix:// or redis+sentinel://",
-        secret=True,
-    ),
-]
-Namespace = Annotated[
-    str, _text(r"[A-Za-z0-9_.:-]{1,64}", "a namespace of 1 to 64 letters, digits and _.:-")
-]
-StreamName = Annotated[
-    str, _text(r"[A-Za-z0-9_.-]{1,128}", "a stream name of 1 to 128 letters, digits and _.-")
-]
-"""It is part of keys, where colons and braces have meanings."""
-TypeName = Annotated[
-    str, _text(r"[!-)+-~]{1,255}", "a type of 1 to 255 visible characters such as order.place")
-]
-FeedType = Annotated[
-    str,
-    _text(
-        r"\*|[!-)+-~]{1,255}?(\.\*)?",
-        "an event type such as order.placed, or a prefix of one such as order.*",
-    ),
-]
-Host = Annotated[str, _text(r"\S+", "a host name or an address")]
-ModuleName = Annotated[
-    str,
-    _text(
-        r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*",
-        "the name of a Python module such as handlers or shop.handlers",
-    ),
-]
-Token = Annotated[
-    str,
-    _text(r"[!-+\--~]{1,4096}", "a token of visible characters without a comma", secret=True),
-]
-Rate = Annotated[float, Meta(gt=0, le=1000)]
-"""Times a second."""
-LogLevel = Annotated[str, _text("debug|info|warning|error", "debug, info, warning or error")]
-LogFormat = Annotated[str, _text("text|json", "text or json")]
-Expressions = Annotated[Sequence[str], Meta(min_length=1)]
+from gateway.settings import (
+    BrokerUrl,
+    Bytes,
+    CookieName,
+    Count,
+    Expressions,
+    FeedType,
+    Frequency,
+    Holders,
+    Host,
+    HostName,
+    LimitName,
+    LogFormat,
+    LogLevel,
+    MetricsFor,
+    ModuleName,
+    Namespace,
+    Of,
+    Origin,
+    Period,
+    Rate,
+    Seconds,
+    Size,
+    StreamName,
+    Token,
+    TypeName,
+)
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +79,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: Host = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     """0: any free port."""
+    origins: Sequence[Origin] = ()
+    """Origins of pages that may talk to the gateway from a browser, beside its own; `*`: all."""
+    hosts: Sequence[HostName] = ()
+    """Names that requests may be for. Without any: all."""
     max_body: Size = Bytes(1 << 20)
     """A larger request body is refused with 413."""
     max_frame: Size = Bytes(64 << 10)
@@ -186,6 +103,23 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Serve the web console at `/`."""
     demo: bool = False
     """Serve the dashboard of the example at `/demo/`."""
+    trusted_proxies: Sequence[str] = ()
+    """Addresses and networks whose `Forwarded` and `X-Forwarded-For` are believed."""
+    requests_per_ip: Frequency = Frequency(200)
+    """What one address may ask of one process, whatever it asks, before anything is looked at."""
+
+
+class TLSConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: HTTPS, by files that may be replaced while the gateway runs."""
+
+    certificate: Path | None = None
+    """The certificate and those of its issuers, PEM. Without it, plain HTTP."""
+    key: Path | None = None
+    """The private key, PEM; without it, it is in the file of the certificate."""
+    client_ca: Path | None = None
+    """Issuers of client certificates, PEM. With it, who shows none of them is not served."""
+    hsts: Seconds = Seconds(365 * 86_400)
+    """For how long browsers shall insist on HTTPS; 0: they are not told to."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +161,9 @@ class CommandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`low`: refused before others when too many requests are under way."""
     durability: Durability = Durability.ACKNOWLEDGED
     """What a 202 means: `memory`, `acknowledged` or `fsync`."""
+    allow: str | None = None
+    """CEL: who may send it, by `principal`, `request`, `data` and `path`. Without it everybody may,
+    and nobody once there is authentication."""
     routes: Sequence[RouteConfig] = ()
 
 
@@ -237,6 +174,8 @@ class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Events kept for each channel."""
     ttl: Period = Seconds(3600)
     """How long an event is kept."""
+    allow: str | None = None
+    """CEL: who may read all of it. Without it, who may subscribe."""
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -244,6 +183,11 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     pattern: str
     history: HistoryConfig | None = None
+    subscribe: str | None = None
+    """CEL: who may hear it, by `principal`, `request`, `channel` and the pattern's parameters.
+    Without it everybody may, and nobody once there is authentication."""
+    publish: str | None = None
+    """CEL, likewise: whose events, sent to `POST /events`, may go to it."""
     max_rate: Rate | None = None
     """Deliveries a second to one subscriber at most; what comes in between leaves together."""
     conflate: str | None = None
@@ -260,6 +204,47 @@ class FeedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """CEL: each gives a channel's name, or a list of them."""
     when: str | None = None
     """CEL: without it, every event of the type."""
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`queue` of a limit: who comes too early waits for its turn instead of being refused."""
+
+    size: Count = 100
+    """How many may wait, of each allowance."""
+    wait: Period = Seconds(1)
+    """How long one may wait."""
+
+
+class LimitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[limits]]`: how often something may be done, on all nodes together."""
+
+    name: LimitName
+    """What headers, errors and metrics call it."""
+    per: Holders
+    """Who has an allowance of its own: `principal`, `api_key`, `ip`, `command`, `connection`,
+    several of them together, or `everything`."""
+    rate: Frequency
+    """How often, for as long as one likes."""
+    burst: Count | None = None
+    """How often at once, after a rest; without it, what `rate` allows in a second."""
+    of: Of = Of.COMMANDS
+    """What is counted: `commands`, `events`, `subscriptions` or `connections`."""
+    commands: Sequence[TypeName] = ()
+    """Types of commands that count; without them all do."""
+    queue: QueueConfig | None = None
+    """Who comes too early waits; without it, it is refused with 429 at once."""
+    when: str | None = None
+    """CEL over `principal` and `request`: whom it concerns; without it everybody."""
+
+
+class QuotasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[quotas]`: how much may be held at a time, on all nodes together. Without a number, any."""
+
+    connections_per_principal: Count | None = None
+    """Who shows no credentials counts as its address, here and below."""
+    connections_per_ip: Count | None = None
+    subscriptions_per_principal: Count | None = None
+    subscriptions_per_ip: Count | None = None
 
 
 class EventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -279,6 +264,38 @@ class AdminConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     tokens: Sequence[Token] = ()
     """Bearer tokens of operators."""
+    metrics: MetricsFor | None = None
+    """Who may read `/metrics`: `anybody`, `operators` or `nobody`. Without it: operators, and
+    anybody while there are neither tokens nor authentication."""
+
+
+class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[auth]`: who is asking. While nothing here says how that is found out, everybody is.
+
+    Once it does, what no rule allows is denied.
+    """
+
+    anonymous: bool = False
+    """Let in who shows no credentials; what they may do is for the rules to say."""
+    claims: Sequence[str] = ()
+    """Claims that travel with commands to their handlers."""
+    api_keys: Path | None = None
+    """A file of API keys, which `gateway token` writes. It is read again when it changes."""
+    jwt: Sequence[JWTConfig] = ()
+    """Issuers whose signed tokens are believed."""
+    introspection: IntrospectionConfig | None = None
+    """Whom to ask about other tokens."""
+    cookie: CookieName | None = None
+    """The cookie whose value is a token, as far as a page of an allowed origin sends it."""
+    first_frame: Period = Seconds(5)
+    """How long a WebSocket that shows nothing may take to say who it is."""
+    ticket_ttl: Period = Seconds(30)
+    """How long a ticket can be used."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is any way to tell one from another."""
+        return bool(self.jwt or self.introspection or self.api_keys)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -297,10 +314,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     broker: BrokerConfig = BrokerConfig()
     server: ServerConfig = ServerConfig()
+    tls: TLSConfig = TLSConfig()
     worker: WorkerConfig = WorkerConfig()
     commands: Sequence[CommandConfig] = ()
     channels: Sequence[ChannelConfig] = ()
     feeds: Sequence[FeedConfig] = ()
+    limits: Sequence[LimitConfig] = ()
+    quotas: QuotasConfig = QuotasConfig()
+    auth: AuthConfig = AuthConfig()
     events: EventsConfig = EventsConfig()
     admin: AdminConfig = AdminConfig()
     log: LogConfig = LogConfig()

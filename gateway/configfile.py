@@ -1,7 +1,8 @@
 """The loader: `gateway.toml` and the environment → `Config`, or every problem at once.
 
 This is the only place that reads the environment. `GATEWAY_<SECTION>_<KEY>` overrides one value
-of the file: `GATEWAY_BROKER_URL`, `GATEWAY_SERVER_PORT`, `GATEWAY_EVENTS_TOKENS`. An empty
+of the file: `GATEWAY_BROKER_URL`, `GATEWAY_SERVER_PORT`, `GATEWAY_EVENTS_TOKENS`; a secret can be
+in a file that `GATEWAY_EVENTS_TOKENS_FILE` names. An empty
 variable counts as not set, because that is what `${NAME:-}` in a compose file makes of it.
 """
 
@@ -18,9 +19,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from gateway.config import Bytes, Config, Seconds
+from gateway import secretfiles
+from gateway.config import Config
 from gateway.errors import ConfigError, Problem
 from gateway.report import Report, did_you_mean
+from gateway.secretfiles import SUFFIX, is_secret
+from gateway.settings import Bytes, Frequency, Seconds, Secret
 from gateway.tomllines import KeyPath, lines_of
 
 FILE_NAME = "gateway.toml"
@@ -106,11 +110,17 @@ def _override(config: Config, environ: Mapping[str, str], folder: Path, report: 
             continue
         section, field = known[name]
         problems = Report(name)
-        raw = _from_text(field.type, environ[name])
-        value = _Conversion(folder, problems).value(field.type, raw, (section, field.name))
+        conversion = _Conversion(folder, problems)
+        path = (section, field.name)
+        if name.endswith(SUFFIX.upper()) and is_secret(field.type):
+            if environ.get(name.removesuffix(SUFFIX.upper())):
+                problems.add(path, f"expected this variable or {name[: -len(SUFFIX)]} but got both")
+            value = conversion.from_file(field, environ[name], path, told_at=path)
+        else:
+            value = conversion.value(field.type, _from_text(field.type, environ[name]), path)
         report.problems += problems.problems
         if value is not _BAD:
-            report.overridden((section, field.name), name)
+            report.overridden(path, name)
             part = msgspec.structs.replace(getattr(config, section), **{field.name: value})
             config = msgspec.structs.replace(config, **{section: part})
     return config
@@ -120,11 +130,23 @@ def _variables() -> dict[str, tuple[str, inspect.Field]]:
     """Return all variables, each with the section and the field that it overrides."""
     sections = inspect.type_info(Config).fields  # type: ignore[attr-defined]
     return {
-        f"{PREFIX}{section.name}_{field.name}".upper(): (section.name, field)
+        f"{PREFIX}{section.name}_{field.name}{suffix}".upper(): (section.name, field)
         for section in sections
         if isinstance(section.type, inspect.StructType)
         for field in section.type.fields
+        if not _has_tables(field.type)
+        for suffix in (("", SUFFIX) if is_secret(field.type) else ("",))
     }
+
+
+def _has_tables(node: object) -> bool:
+    """Tell whether a value is made of tables, for which a text has no room."""
+    match node:
+        case inspect.UnionType(types=types):
+            return any(map(_has_tables, types))
+        case inspect.ListType(item_type=item):
+            return _has_tables(item)
+    return isinstance(node, inspect.StructType)
 
 
 def _from_text(node: object, text: str) -> object:
@@ -180,11 +202,17 @@ class _Conversion:
     def struct(self, node: Any, table: Mapping[str, Any], path: KeyPath) -> Any:
         """Return the structure. An empty value stands for one that it must have and has not."""
         fields = {f.encode_name: f for f in node.fields if f.encode_name not in _COMPUTED}
-        for name in table.keys() - fields.keys():
-            self._report.add((*path, name), "unknown key" + did_you_mean(name, fields))
+        twins = {f"{name}{SUFFIX}" for name, field in fields.items() if is_secret(field.type)}
+        known = fields.keys() | twins
+        for name in table.keys() - known:
+            self._report.add((*path, name), "unknown key" + did_you_mean(name, known))
         values: dict[str, Any] = {}
         for name, field in fields.items():
-            value = self._field(field, table, path)
+            twin = f"{name}{SUFFIX}"
+            if twin in table and twin in twins - fields.keys():
+                value = self._twin(field, table, path)
+            else:
+                value = self._field(field, table, path)
             if value is not _BAD:
                 values[name] = value
             elif field.required:
@@ -204,6 +232,27 @@ class _Conversion:
             return self.struct(field.type, {}, (*path, name))
         return _BAD
 
+    def _twin(self, field: inspect.Field, table: Mapping[str, Any], path: KeyPath) -> Any:
+        name, twin = field.encode_name, f"{field.encode_name}{SUFFIX}"
+        if name in table:
+            self._report.add((*path, twin), f"expected this or {name!r} but got both")
+        return self.from_file(field, table[twin], (*path, name), told_at=(*path, twin))
+
+    def from_file(
+        self, field: inspect.Field, file: object, path: KeyPath, *, told_at: KeyPath
+    ) -> Any:
+        """Return the converted content of the file that was named at `told_at`, or `_BAD`."""
+        if not isinstance(file, str) or not file:
+            self._report.add(told_at, f"expected a path but got {_kind(file)}")
+            return _BAD
+        with self._report.guard(*told_at):
+            raw, problems = secretfiles.read(self._folder / file, field.type, path)
+            value = _Conversion(self._folder, problems).value(field.type, raw, path)
+            self._report.problems += problems.problems
+            self._report.overridden(path, str(self._folder / file))
+            return value
+        return _BAD
+
     def value(self, node: Any, raw: object, path: KeyPath) -> Any:
         """Return the converted value, or `_BAD`."""
         extra: Mapping[str, Any] = {}
@@ -214,6 +263,8 @@ class _Conversion:
             extra = node.extra or {}
             description = (node.extra_json_schema or {}).get("description", "")
             node = node.type
+        if extra.get("or_one") and isinstance(raw, str):
+            raw = [raw]
         match node:
             case inspect.StructType() if isinstance(raw, dict):
                 return self.struct(node, raw, path)
@@ -229,7 +280,7 @@ class _Conversion:
                 return raw
             case inspect.EnumType(cls=words) if isinstance(raw, str):
                 return self._word(words, raw, path)
-            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes):
+            case inspect.CustomType(cls=kind) if kind in (Seconds, Bytes, Frequency):
                 return self._measure(kind, raw, path, positive=extra.get("positive", False))
             case inspect.CustomType() if isinstance(raw, str) and raw:
                 return (self._folder / raw).absolute()
@@ -251,7 +302,7 @@ class _Conversion:
         if node.pattern and not re.search(node.pattern, raw):
             got = "something else" if secret else repr(raw[:80])
             self._report.add(path, f"expected {description} but got {got}")
-        return raw
+        return Secret(raw) if secret else raw
 
     def _word(self, words: type[Enum], raw: str, path: KeyPath) -> Any:
         known = [str(word.value) for word in words]
@@ -275,7 +326,7 @@ class _Conversion:
         return float(raw)
 
     def _measure(
-        self, kind: type[Seconds] | type[Bytes], raw: object, path: KeyPath, *, positive: bool
+        self, kind: type[Seconds | Bytes | Frequency], raw: object, path: KeyPath, *, positive: bool
     ) -> Any:
         try:
             value = kind.parse(raw)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -23,14 +24,23 @@ from gateway.commands import (
     channel_of,
     life_event,
 )
-from gateway.errors import BadRequest, GatewayError, PayloadTooLarge, UnknownCommand
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    PayloadTooLarge,
+    UnknownCommand,
+)
 from gateway.events import JSON, Event, Publication, new_id, now
+from gateway.guard import Guard
 from gateway.hub.hub import Hub
 from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
 from gateway.policy.documents import decode
+from gateway.policy.permissions import Action
 from gateway.policy.publishing import Publisher
-from gateway.policy.routes import CommandRoutes, Destination, merge_parameters
+from gateway.policy.routes import CommandRoute, CommandRoutes, Destination, merge_parameters
+from gateway.principals import ANYBODY, Caller
+from gateway.settings import Of
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -55,6 +65,16 @@ class Answer(NamedTuple):
     status: CommandStatus
     repeated: bool = False
     """It was accepted earlier already, with the same idempotency key."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """How the limits stand that concern it, for an answer over HTTP."""
+
+
+class Published(NamedTuple):
+    """What became of events."""
+
+    ids: list[str]
+    headers: Mapping[str, str] = MappingProxyType({})
+    """How the limits stand that concern them, for an answer over HTTP."""
 
 
 class _Received(NamedTuple):
@@ -63,6 +83,7 @@ class _Received(NamedTuple):
     destination: Destination
     envelope: Envelope
     identity: Identity
+    owner: str
 
     @property
     def in_memory(self) -> bool:
@@ -72,11 +93,15 @@ class _Received(NamedTuple):
 
 
 class Dispatcher:
-    """Validates commands, routes them and appends them to the log; publishes events likewise."""
+    """Takes what callers send to the log, as far as the guard lets them.
+
+    Commands are validated, routed and appended; events are published likewise.
+    """
 
     def __init__(
         self,
         commands: CommandRoutes,
+        guard: Guard,
         publisher: Publisher,
         streams: CommandStreams,
         log: EventLog,
@@ -85,8 +110,13 @@ class Dispatcher:
         metrics: Metrics,
         *,
         max_body: int,
+        claims: Sequence[str] = (),
     ) -> None:
+        """`claims`: those of the sender that travel with a command."""
         self._commands = commands
+        self.guard = guard
+        """Who asks, and what they may do."""
+        self._claims = tuple(claims)
         self._publisher = publisher
         self._streams = streams
         self._log = log
@@ -101,6 +131,7 @@ class Dispatcher:
         self,
         path: str,
         body: bytes,
+        caller: Caller = ANYBODY,
         *,
         wait: float = 0,
         origin: Origin = NOWHERE,
@@ -115,6 +146,8 @@ class Dispatcher:
 
         Raises:
             UnknownCommand: no configured command has this path.
+            RateLimited: it comes more often than a limit allows.
+            Forbidden, Unauthorized: the caller may not send it.
             PayloadTooLarge, BadRequest, ValidationFailed, Unroutable: the body is at fault.
             KeyReused: another command was sent with this key.
             StreamFull: too many commands wait already.
@@ -122,7 +155,17 @@ class Dispatcher:
             BrokerUnavailable: it is then unknown whether the command is in the log. Who gave a key
                 can find out by asking again.
         """
-        command = self._receive(path, body, origin, idempotency_key)
+        path = _decoded(path)
+        found = self._commands.match(path)
+        if found is None:
+            raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
+        allowance = await self.guard.charge(Of.COMMANDS, caller, command=found[0].type)
+        with allowance.told():
+            command = self._receive(path, *found, body, caller, origin, idempotency_key)
+            answer = await self._answer(command, wait)
+        return answer._replace(headers=allowance.headers)
+
+    async def _answer(self, command: _Received, wait: float) -> Answer:
         if not wait:
             return await self._accept(command)
         with closing(self._listener(command.envelope.id)) as listener:
@@ -131,42 +174,76 @@ class Dispatcher:
                 return Answer(await _outcome(listener, wait) or answer.status)
         return Answer(await self._outcome_of_earlier(answer.status, wait), repeated=True)
 
-    async def status(self, command_id: str) -> CommandStatus:
-        """Return the status of a command.
+    async def status(self, command_id: str, caller: Caller = ANYBODY) -> CommandStatus:
+        """Return the status of a command. Somebody else's is as good as none.
 
         Raises `UnknownCommand`, `Overloaded`, `BrokerUnavailable`.
         """
         async with self._admission.admitted():
-            return await self._streams.status(command_id)
+            status, owner = await asyncio.gather(
+                self._streams.status(command_id), self._streams.owner(command_id)
+            )
+        if not self.guard.owns(caller, owner):
+            raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
+        return status
 
-    async def publish(self, events: Sequence[Event]) -> list[str]:
-        """Append events that a trusted producer made, all or none, and return their ids.
+    async def publish(
+        self, events: Sequence[Event], caller: Caller = ANYBODY, *, trusted: bool = False
+    ) -> Published:
+        """Append events, all or none.
+
+        A `trusted` producer may publish to every channel, and say by whom an event was caused.
 
         Raises:
+            RateLimited: more events come than a limit allows.
+            Forbidden, Unauthorized: the caller may not publish to a channel of theirs.
             Unroutable: a feed cannot decide, or an event goes to a channel that is not configured.
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
+        allowance = await self.guard.charge(Of.EVENTS, caller, count=len(events))
+        with allowance.told():
+            await self._publish(events, caller, trusted=trusted)
+        return Published([event.id or "" for event in events], allowance.headers)
+
+    async def _publish(self, events: Sequence[Event], caller: Caller, *, trusted: bool) -> None:
+        if not trusted:
+            events = [self._signed(event, caller) for event in events]
         publications = [
             (idempotency.of_event(event), self._publisher.publications(event)) for event in events
         ]
+        if not trusted:
+            for name in {each.channel for _, found in publications for each in found}:
+                self.guard.check_channel(name, caller, Action.PUBLISH)
         if publications:
             async with self._admission.admitted():
                 await self._log.publish(publications)
             self._metrics.published.inc(len(events))
-        return [event.id or "" for event in events]
 
-    def _receive(self, path: str, body: bytes, origin: Origin, key: str | None) -> _Received:
+    def _signed(self, event: Event, caller: Caller) -> Event:
+        """Return an event that says who published it, whatever its sender says."""
+        principal = caller.principal
+        if principal.anonymous:
+            return event
+        return msgspec.structs.replace(event, authtype=principal.type, authid=principal.id)
+
+    def _receive(
+        self,
+        path: str,
+        route: CommandRoute,
+        parameters: Mapping[str, str],
+        body: bytes,
+        caller: Caller,
+        origin: Origin,
+        key: str | None,
+    ) -> _Received:
         """Check a command and decide where it goes. Sends nothing."""
-        path = _decoded(path)
-        found = self._commands.match(path)
-        if found is None:
-            raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
-        route, parameters = found
         if len(body) > self._max_body:
             raise PayloadTooLarge(f"expected at most {self._max_body} bytes but got {len(body)}")
         sent = decode(body or b"{}")
         data = merge_parameters(sent, parameters)
+        self.guard.check_command(route, caller, data, parameters)
         route.validate(data)
+        principal = caller.principal
         envelope = Envelope(
             id=new_id(),
             type=route.type,
@@ -176,12 +253,18 @@ class Dispatcher:
             partitionkey=route.key_for(data, parameters),
             traceparent=origin.traceparent,
             tracestate=origin.tracestate,
+            authtype=None if principal.anonymous else principal.type,
+            authid=None if principal.anonymous else principal.id,
+            authclaims=principal.chosen(self._claims),
             data=msgspec.Raw(body if body and data is sent else msgspec.json.encode(data)),
         )
         return _Received(
             route.destination(data, parameters),
             envelope,
-            idempotency.NONE if key is None else idempotency.of_command(key, path, sent),
+            idempotency.NONE
+            if key is None
+            else idempotency.of_command(key, path, sent, sender=principal.name),
+            principal.name,
         )
 
     async def _accept(self, command: _Received) -> Answer:
@@ -211,6 +294,7 @@ class Dispatcher:
                 msgspec.json.encode(command.envelope),
                 accepted,
                 identity=command.identity,
+                owner=command.owner,
                 sync=durability is Durability.FSYNC,
             )
         if id == command.envelope.id:

@@ -5,9 +5,16 @@ An error has a stable `code` (what programs compare), an HTTP status, a WebSocke
 Edges translate: HTTP to problem details (RFC 9457), WebSocket to an `error` frame or a close.
 """
 
+import math
 from collections.abc import Iterable
-from enum import IntEnum
-from typing import ClassVar, NamedTuple
+from enum import IntEnum, StrEnum
+from http import HTTPStatus
+from typing import Any, ClassVar, NamedTuple
+
+PROBLEM = "application/problem+json"
+"""The media type of `GatewayError.document`."""
+PROBLEM_TYPE = "urn:push-gateway:problem:"
+"""What the `type` of a problem document begins with; its code follows."""
 
 
 class CloseCode(IntEnum):
@@ -29,7 +36,7 @@ class GatewayError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "The gateway failed"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     """When to try again, where that makes sense."""
 
     def __init__(self, detail: str, **extra: object) -> None:
@@ -37,6 +44,28 @@ class GatewayError(Exception):
         self.detail = detail
         self.extra = extra
         """Further members of the problem document, such as `errors` of a failed validation."""
+        self.headers: dict[str, str] = {}
+        """Of an answer over HTTP, beside those that the kind of error has."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the problem document, RFC 9457."""
+        return _document(self.code, self.title, self.status, self.detail) | self.extra
+
+
+def problem_of(status: int, detail: str) -> dict[str, Any]:
+    """Return the problem document of what HTTP itself has a name for."""
+    phrase = HTTPStatus(status).phrase
+    return _document(phrase.lower().replace(" ", "-"), phrase, status, detail)
+
+
+def _document(code: str, title: str, status: int, detail: str) -> dict[str, Any]:
+    return {
+        "type": PROBLEM_TYPE + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
 
 
 class BadRequest(GatewayError):
@@ -50,9 +79,54 @@ class BadFrame(BadRequest):
 class Unauthorized(GatewayError):
     code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
 
+    def __init__(self, detail: str, *, missing: bool = False, **extra: object) -> None:
+        """`missing`: none were shown, and a WebSocket can still say who it is."""
+        super().__init__(detail, **extra)
+        self.missing = missing
+
+
+class TokenFault(StrEnum):
+    """What is wrong with a token: for programs that hold it, and for metrics."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_ISSUER = "unknown-issuer"
+    """It is of nobody who is known here."""
+    ALGORITHM = "algorithm"
+    UNKNOWN_KEY = "unknown-key"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    AUDIENCE = "audience"
+    """It is meant for somebody else."""
+    CLAIMS = "claims"
+    """What it says is not what is needed."""
+    INACTIVE = "inactive"
+    """Whoever gave it out says that it is worth nothing: it was revoked, or made up."""
+
+
+class InvalidToken(Unauthorized):
+    """A token was shown, and is wrong. No part of it is in the detail."""
+
+    code, title = "invalid-token", "The token is not accepted"
+
+    def __init__(self, detail: str, fault: TokenFault) -> None:
+        super().__init__(detail, fault=fault)
+        self.fault = fault
+
+
+class IdentityUnavailable(GatewayError):
+    """Who vouches for a token cannot be asked: nobody is let in on trust. Try again later."""
+
+    code, status, title = "identity-unavailable", 503, "Who is asking cannot be found out now"
+    retry_after_s = 5
+
 
 class Forbidden(GatewayError):
     code, status, title = "forbidden", 403, "Not allowed"
+
+
+class OriginNotAllowed(Forbidden):
+    code, title = "origin-not-allowed", "Pages of this origin may not ask"
 
 
 class NotFound(GatewayError):
@@ -71,6 +145,18 @@ class UnknownDeadLetter(NotFound):
     code, title = "unknown-dead-letter", "No dead letter has this id"
 
 
+class UnknownBlock(NotFound):
+    code, title = "unknown-block", "There is no such block"
+
+
+class UnknownConnection(NotFound):
+    code, title = "unknown-connection", "No connection has this id"
+
+
+class TooManyBlocks(GatewayError):
+    code, status, title = "too-many-blocks", 409, "There are too many blocks"
+
+
 class CannotRedrive(GatewayError):
     code, status, title = "cannot-redrive", 409, "This dead letter cannot be sent again"
 
@@ -81,6 +167,18 @@ class RequestTimeout(GatewayError):
 
 class PayloadTooLarge(GatewayError):
     code, status, title = "payload-too-large", 413, "The body is larger than allowed"
+
+
+class HeadTooLarge(GatewayError):
+    code, status, title = "head-too-large", 431, "The head of the request is larger than allowed"
+
+
+class MisdirectedRequest(GatewayError):
+    code, status, title = "misdirected-request", 421, "The request is for another server"
+
+
+class VersionNotSupported(GatewayError):
+    code, status, title = "version-not-supported", 505, "This version of HTTP is not spoken here"
 
 
 class UnsupportedMediaType(GatewayError):
@@ -105,6 +203,25 @@ class Unroutable(GatewayError):
 
 class TooManySubscriptions(GatewayError):
     code, status, title = "too-many-subscriptions", 429, "Too many subscriptions on one connection"
+
+
+class RateLimited(GatewayError):
+    """It comes more often than a limit allows. Try again when `retry_after` seconds are over."""
+
+    code, status, title = "rate-limited", 429, "Too many in too short a time"
+
+    def __init__(self, detail: str, *, limit: str, retry_after: float | None) -> None:
+        """`retry_after` is None for what no limit will ever let through at once."""
+        more = {} if retry_after is None else {"retry_after_ms": math.ceil(retry_after * 1000)}
+        super().__init__(detail, limit=limit, **more)
+        if retry_after is not None:
+            self.retry_after_s = math.ceil(retry_after)
+
+
+class QuotaExceeded(GatewayError):
+    """So much is held already that there can be no more until some of it is given back."""
+
+    code, status, title = "quota-exceeded", 429, "Too many at a time"
 
 
 class BrokerUnavailable(GatewayError):

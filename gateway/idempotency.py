@@ -35,10 +35,11 @@ NONE = Identity("none", "")
 """Of what is never taken for a repetition."""
 
 
-def of_command(key: str, path: str, data: Any) -> Identity:
+def of_command(key: str, path: str, data: Any, *, sender: str = "") -> Identity:
     """Return the identity of a command that was sent with an idempotency key.
 
-    Members of JSON objects may come in another order; it is the same command all the same.
+    Members of JSON objects may come in another order; it is the same command all the same. Each
+    sender has keys of their own, so that nobody hears of another's command by its key.
 
     Raises:
         BadRequest: the key is none.
@@ -47,7 +48,7 @@ def of_command(key: str, path: str, data: Any) -> Identity:
         raise BadRequest(
             f"expected an idempotency key of 1 to {MAX_KEY} visible characters but got {key[:80]!r}"
         )
-    return Identity(_digest("command", key), _digest(path, _canonical(data)))
+    return Identity(_digest("command", key, sender), _digest(path, _canonical(data)))
 
 
 def of_event(event: Event) -> Identity:

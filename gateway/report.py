@@ -20,7 +20,8 @@ class Report:
 
     def add(self, path: KeyPath, message: str) -> None:
         """Record what is wrong with the value at `path` of the configuration as it was read."""
-        variable = self._variables.get(path[:2])
+        prefixes = (path[:length] for length in range(len(path), 0, -1))
+        variable = next((v for each in prefixes if (v := self._variables.get(each))), None)
         if variable:
             self.problems.append(Problem(variable, 0, f"{dotted(path)}: {message}"))
             return
@@ -38,7 +39,7 @@ class Report:
         self._kept[path] = indices
 
     def overridden(self, path: KeyPath, variable: str) -> None:
-        """Remember that the value at `path` comes from an environment variable."""
+        """Remember that the value at `path` comes from an environment variable, or a file."""
         self._variables[path] = variable
 
     def replaced(self, path: KeyPath) -> None:

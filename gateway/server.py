@@ -15,9 +15,11 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from gateway.api.problems import respond
 from gateway.app import Gateway
 from gateway.broker.broker import Broker, open_broker
-from gateway.config import Config
+from gateway.certificates import Certificates
+from gateway.config import Config, TLSConfig
 from gateway.errors import BrokerUnavailable, StartError
 from gateway.policy.compiler import Policy
 from gateway.processes import FORCED, orphaned, supervise
@@ -107,7 +109,8 @@ def _url(config: Config, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if config.tls.certificate else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -196,9 +199,10 @@ class _Process:
             yield []
             return
         gateway = Gateway(self._config, self._policy, broker)
-        server = _Server(self._uvicorn(gateway), gateway)
+        uvicorn_config = self._uvicorn(gateway)
+        server = _Server(uvicorn_config, gateway)
         self._stops.append(lambda: setattr(server, "should_exit", True))
-        async with _started(gateway):
+        async with _started(gateway), _encrypted(self._config.tls, uvicorn_config):
             yield [lambda: self._serve(server)]
 
     async def _serve(self, server: _Server) -> None:
@@ -213,18 +217,38 @@ class _Process:
     def _uvicorn(self, gateway: Gateway) -> uvicorn.Config:
         return uvicorn.Config(
             gateway.app(),
-            http=HTTPProtocol,
+            http=HTTPProtocol.behind(gateway.first_line, respond),
             ws=WebSocketProtocol,
             lifespan="off",
             log_config=None,
             access_log=self._config.log.requests,
             server_header=False,
+            proxy_headers=False,  # the gateway reads them itself, and believes not everybody
             backlog=BACKLOG,
             ws_max_size=self._config.server.max_frame,
             ws_per_message_deflate=False,
             ws_ping_interval=None,
             timeout_graceful_shutdown=math.ceil(self._config.server.shutdown),
         )
+
+
+@contextlib.asynccontextmanager
+async def _encrypted(tls: TLSConfig, server: uvicorn.Config) -> AsyncIterator[None]:
+    """Have the server speak TLS, if it is configured to, with whatever is in the files."""
+    if tls.certificate is None:
+        yield
+        return
+    try:
+        certificates = Certificates(tls)
+    except ValueError as error:  # it was fine when the configuration was read
+        raise StartError(str(error)) from None
+    server.load()
+    server.ssl = certificates.context
+    watching = asyncio.create_task(certificates.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 def _spare_the_collector() -> None:

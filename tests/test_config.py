@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Bytes, ChannelConfig, Config, Seconds
+from gateway.config import ChannelConfig, Config
 from gateway.configfile import load
 from gateway.errors import ConfigError, GatewayError, Problem
 from gateway.policy import Policy, load_checked
+from gateway.settings import Bytes, Seconds
 
 Problems = Callable[..., list[str]]
 
@@ -387,6 +388,8 @@ def test_variables_come_from_the_process_unless_others_are_given(
             "worker.handlers[1]: there is no module 'no_such'",
         ),
         ("GATEWAY_COMMANDS", "x", "unknown variable"),
+        ("GATEWAY_AUTH_JWT", "x", "unknown variable"),
+        ("GATEWAY_AUTH_INTROSPECTION", "x", "unknown variable"),
     ],
 )
 def test_a_wrong_variable_is_reported_by_its_name(
@@ -552,3 +555,16 @@ def test_a_word_that_is_none_of_those_expected_is_told_with_them(tmp_path: Path)
         (6, "expected normal or low but got 'lwo'; did you mean 'low'?"),
         (9, "expected more than 0 and up to 1000 but got 0"),
     ]
+
+
+def test_what_is_no_origin_is_refused(problems: Problems) -> None:
+    text = '[server]\norigins = [\n  "https://app.example/",\n  "app.example",\n  "*",\n]\n'
+    assert problems(text) == [
+        '3: server.origins[0]: expected an origin such as "https://app.example", without a path, '
+        "or \"*\" but got 'https://app.example/'",
+        '4: server.origins[1]: expected an origin such as "https://app.example", without a path, '
+        "or \"*\" but got 'app.example'",
+        '5: server.origins[2]: expected "*" alone: it allows all the others too',
+    ]
+    assert problems('[server]\norigins = ["*"]') == []
+    assert problems('[server]\norigins = ["https://app.example", "http://[::1]:3000"]') == []

@@ -151,6 +151,18 @@ byId("filter", HTMLInputElement).addEventListener("input", ({ target }) => {
   if (target instanceof HTMLInputElement) list.filter(target.value);
 });
 
+// Who one is
+
+byId("identify", HTMLFormElement).addEventListener("submit", (event) => {
+  event.preventDefault();
+  const field = byId("token", HTMLInputElement);
+  const token = field.value.trim();
+  field.value = "";
+  setText(byId("identity-words", HTMLElement), token ? "With a token" : "Anonymous");
+  byId("identity", HTMLDetailsElement).open = false;
+  client.identify(token ? { token } : {});
+});
+
 // The connection
 
 const connect = byId("connect", HTMLButtonElement);

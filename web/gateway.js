@@ -14,7 +14,8 @@
  */
 
 import { Channel } from "./client/channel.js";
-import { GatewayError, request } from "./client/errors.js";
+import { Credentials } from "./client/credentials.js";
+import { GatewayError } from "./client/errors.js";
 import { EARLIEST } from "./client/positions.js";
 import { EventSourceLink } from "./client/sse.js";
 import { WebSocketLink } from "./client/websocket.js";
@@ -37,6 +38,10 @@ export { compare as comparePositions } from "./client/positions.js";
  * @property {number} [heartbeat] the gateway's heartbeat in milliseconds (25,000)
  * @property {number} [liveness] silence in milliseconds after which a connection counts as dead
  *   (2.5 heartbeats)
+ * @property {string | (() => string | Promise<string>)} [token] a bearer token, or a function that gives
+ *   a fresh one: it is called for each connection, and before and after a token has expired
+ * @property {() => string | Promise<string>} [ticket] gives a new ticket for one connection, from a
+ *   server that may ask `POST /tickets` for it; for pages that hold no token
  * @property {{base?: number, max?: number}} [backoff] milliseconds: the wait before attempt n is
  *   random between 0 and `base * 2^n`, at most `max` (500 and 30,000)
  */
@@ -79,6 +84,10 @@ export { compare as comparePositions } from "./client/positions.js";
 /** A connection that lasted this long (ms) was a good one: attempts are counted from zero again. */
 const LASTING = 5_000;
 
+/** Close codes: the credentials have expired; they are no good. */
+const TOKEN_EXPIRED = 4003;
+const UNAUTHORIZED = 4501;
+
 /** What a command's status may end with. */
 const FINAL = new Set(["succeeded", "failed", "dead-lettered"]);
 
@@ -87,6 +96,9 @@ export class GatewayClient {
   #transport;
   #liveness;
   #backoff;
+  #credentials;
+  /** The last attempt was refused for its credentials. */
+  #wasRefused = false;
   /** @type {Map<string, Channel>} */
   #channels = new Map();
   /** @type {Link | null} */
@@ -105,6 +117,7 @@ export class GatewayClient {
     const { url = globalThis.location?.origin, transport = "websocket", heartbeat = 25_000 } = options;
     this.#base = new URL(url);
     if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+    this.#credentials = new Credentials(this.#base, options);
     this.#transport = transport;
     this.#liveness = options.liveness ?? 2.5 * heartbeat;
     this.#backoff = { base: 500, max: 30_000, ...options.backoff };
@@ -156,25 +169,41 @@ export class GatewayClient {
   }
 
   /**
+   * Be somebody else from now on, or nobody. What is subscribed resumes as that one.
+   *
+   * @param {import("./client/credentials.js").Sources} sources
+   */
+  identify(sources) {
+    this.#credentials = new Credentials(this.#base, sources);
+    this.#wasRefused = false;
+    if (this.#state.state !== "closed") this.#dial();
+    else if (this.#state.code !== null) this.connect();
+  }
+
+  /**
    * Follow a channel; at any time, connected or not.
    *
    * The handler is called for each event once and in order. `after` is a position to resume from, or
    * `"earliest"` for all that is retained; without it only what is new comes. Several handlers may
    * follow one channel; those that come later join live.
    *
+   * `maxRate` is how many deliveries a second to have at most, `conflate` whether only the latest of
+   * what waits is wanted, where the channel allows that. An event stream has one pace: over SSE they
+   * have an effect where all channels that are followed wish for the same.
+   *
    * @param {string} channel
    * @param {Handler} handler
-   * @param {{after?: string}} [options]
+   * @param {{after?: string} & import("./client/channel.js").Pace} [options]
    * @returns {Subscription}
    * @throws {Error} if `after` is given for a channel that is followed already
    */
-  subscribe(channel, handler, { after } = {}) {
+  subscribe(channel, handler, { after, ...pace } = {}) {
     let followed = this.#channels.get(channel);
     if (followed && after !== undefined) {
       throw new Error(`"${channel}" is followed already: one channel has one position`);
     }
     if (!followed) {
-      followed = new Channel(channel, after ?? null);
+      followed = new Channel(channel, after ?? null, pace);
       this.#channels.set(channel, followed);
       this.#link?.sync();
     }
@@ -238,7 +267,8 @@ export class GatewayClient {
     if (idempotencyKey !== undefined) headers.set("Idempotency-Key", idempotencyKey);
     if (wait !== undefined) headers.set("Prefer", `wait=${wait}`);
     const url = this.#resolve(path);
-    const response = await request(url, { method: "POST", headers, body: JSON.stringify(data) });
+    const body = JSON.stringify(data);
+    const response = await this.#credentials.request(url, { method: "POST", headers, body });
     return response.json();
   }
 
@@ -261,7 +291,7 @@ export class GatewayClient {
     const url = this.#resolve(`channels/${encodeURIComponent(channel)}/history`);
     if (after !== undefined) url.searchParams.set("after", after);
     if (limit !== undefined) url.searchParams.set("limit", String(limit));
-    const response = await request(url);
+    const response = await this.#credentials.request(url);
     return {
       events: await response.json(),
       position: response.headers.get("Gateway-Position"),
@@ -279,7 +309,10 @@ export class GatewayClient {
     this.#hangUp();
     this.#change("connecting", "connecting");
     const Kind = this.#transport === "sse" ? EventSourceLink : WebSocketLink;
-    const link = new Kind(this.#base, this.#channels, this.#linkEvents(), { liveness: this.#liveness });
+    const link = new Kind(this.#base, this.#channels, this.#linkEvents(), {
+      liveness: this.#liveness,
+      credentials: this.#credentials,
+    });
     this.#link = link;
     link.open();
   }
@@ -289,6 +322,7 @@ export class GatewayClient {
     return {
       opened: () => {
         this.#openedAt = performance.now();
+        this.#wasRefused = false;
         this.#change("open", "connected");
       },
       idle: () => this.#change("waiting", "no channel"),
@@ -351,13 +385,25 @@ export class GatewayClient {
     const { code = null, retryMs = null } = loss;
     this.#hangUp();
     if (reason === "goodbye") this.#emit("goodbye", { code, retryMs });
-    if (final) return this.#shut(reason, code);
+    if (code === TOKEN_EXPIRED || code === UNAUTHORIZED) this.#credentials.forget();
+    if (final && !this.#mayTryAgain(code)) return this.#shut(reason, code);
     if (this.#openedAt && performance.now() - this.#openedAt > LASTING) this.#attempt = 0;
     this.#openedAt = 0;
     const delay = retryMs ?? fullJitter(this.#attempt, this.#backoff);
     this.#attempt += 1;
     this.#retry = setTimeout(() => this.#dial(), delay);
     this.#change("waiting", reason, { delay, code });
+  }
+
+  /**
+   * Whether a refusal is worth another attempt: with other credentials, once.
+   *
+   * @param {number | null} code
+   */
+  #mayTryAgain(code) {
+    if (code !== UNAUTHORIZED || !this.#credentials.areRenewable || this.#wasRefused) return false;
+    this.#wasRefused = true;
+    return true;
   }
 
   /** @param {string} reason @param {number | null} code */

@@ -36,17 +36,19 @@ def routes(broker: Broker, redrive: Redrive, tokens: Sequence[str]) -> Iterator[
         ("/admin/dead-letters/{id}/redrive", "POST", admin.redrive),
         ("/admin/streams", "GET", admin.streams),
     ):
-        yield Route(path, _guarded(endpoint, tokens), methods=[method])
+        yield Route(path, guarded(endpoint, tokens), methods=[method])
 
 
-def _guarded(endpoint: Endpoint, tokens: Sequence[str]) -> Endpoint:
-    async def guarded(request: Request) -> Response:
+def guarded(endpoint: Endpoint, tokens: Sequence[str]) -> Endpoint:
+    """Return an endpoint that is for operators alone."""
+
+    async def checked(request: Request) -> Response:
         check_bearer(request, tokens, "[admin] tokens")
         response = await endpoint(request)
         response.headers["cache-control"] = "no-store"
         return response
 
-    return guarded
+    return checked
 
 
 class _Admin:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import bodies
+from gateway.api.callers import identify
 from gateway.api.problems import JSONResponse
 from gateway.commands import FINAL, CommandStatus, channel_of
 from gateway.dispatch import Dispatcher, Origin
@@ -33,17 +34,20 @@ class CommandEndpoint:
         self._max_wait = max_wait
 
     async def __call__(self, request: Request) -> Response:
+        caller = await identify(request, self._dispatcher)
         bodies.expect_json(request)
         body = await bodies.read(request, self._max_body)
         wait = wanted_wait(request)
-        status, repeated = await self._dispatcher.send(
+        status, repeated, headers = await self._dispatcher.send(
             _target(request),
             body,
+            caller,
             wait=min(wait or 0.0, self._max_wait),
             origin=_origin(request),
             idempotency_key=idempotency_key(request),
         )
         response = _final(status) if status.status in FINAL else accepted(status)
+        response.headers.update(headers)
         if repeated:
             response.headers["idempotency-replayed"] = "true"
         if wait is not None:
@@ -58,7 +62,8 @@ class StatusEndpoint:
         self._dispatcher = dispatcher
 
     async def __call__(self, request: Request) -> Response:
-        status = await self._dispatcher.status(request.path_params["id"])
+        caller = await identify(request, self._dispatcher)
+        status = await self._dispatcher.status(request.path_params["id"], caller)
         return JSONResponse(status, headers={"cache-control": "no-store"})
 
 

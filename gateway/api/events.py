@@ -7,14 +7,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import cloudevents
+from gateway.api.callers import identify, locate
 from gateway.api.problems import JSONResponse
+from gateway.auth.authenticator import bearer
 from gateway.broker.eventlog import EventLog
-from gateway.channels import EARLIEST, Position, check_name
+from gateway.channels import EARLIEST, Position
 from gateway.config import EventsConfig
 from gateway.dispatch import Dispatcher
-from gateway.errors import BadRequest, Forbidden, Unauthorized, UnknownChannel
+from gateway.errors import BadRequest, Forbidden, Unauthorized
 from gateway.events import Retention
-from gateway.policy.routes import Channels
+from gateway.policy.permissions import Action
+from gateway.principals import Caller
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -23,36 +26,45 @@ MAX_LIMIT = 1000
 class EventsEndpoint:
     """`POST /events`: CloudEvents from a trusted producer."""
 
-    def __init__(self, dispatcher: Dispatcher, access: EventsConfig, *, max_body: int) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, access: EventsConfig, *, max_body: int, secured: bool
+    ) -> None:
+        """`secured`: there is authentication, by which others than producers may publish too."""
         self._dispatcher = dispatcher
         self._access = access
         self._max_body = max_body
+        self._secured = secured
 
     async def __call__(self, request: Request) -> Response:
-        authorize(request, anonymous=self._access.anonymous, tokens=self._access.tokens)
+        trusted = self._access.anonymous or shows_token(request, self._access.tokens)
+        caller = locate(request, self._dispatcher) if trusted else await self._publisher(request)
         events = await cloudevents.read(request, self._max_body)
-        return JSONResponse({"ids": await self._dispatcher.publish(events)}, status_code=202)
+        ids, headers = await self._dispatcher.publish(events, caller, trusted=trusted)
+        return JSONResponse({"ids": ids}, status_code=202, headers=headers)
 
-
-def authorize(request: Request, *, anonymous: bool, tokens: Sequence[str]) -> None:
-    """Check that the request comes from a trusted producer. Raises `Forbidden`, `Unauthorized`."""
-    if anonymous:
-        return
-    if not tokens:
+    async def _publisher(self, request: Request) -> Caller:
+        """Return who wants to publish without a producer's token. Raises `Forbidden`."""
+        if self._secured:
+            return await identify(request, self._dispatcher)
+        if self._access.tokens:
+            check_bearer(request, self._access.tokens, "[events] tokens")
         raise Forbidden("this gateway takes events from nobody: [events] tokens is empty")
-    check_bearer(request, tokens, "[events] tokens")
 
 
 def check_bearer(request: Request, tokens: Sequence[str], where: str) -> None:
     """Check that the request shows one of the tokens, which are configured at `where`.
 
-    How long that takes tells nothing about them. Raises `Unauthorized`.
+    Raises `Unauthorized`.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    given = token.strip().encode()
-    known = [hmac.compare_digest(given, each.encode()) for each in tokens]  # all, whichever fits
-    if scheme.lower() != "bearer" or True not in known:
+    if not shows_token(request, tokens):
         raise Unauthorized(f"expected Authorization: Bearer with a token of {where}")
+
+
+def shows_token(request: Request, tokens: Sequence[str]) -> bool:
+    """Tell whether the request shows one of the tokens. How long that takes tells nothing more."""
+    given = (bearer(request.headers) or "").encode()
+    known = [hmac.compare_digest(given, each.encode()) for each in tokens]  # all, whichever fits
+    return True in known
 
 
 class HistoryEndpoint:
@@ -62,16 +74,18 @@ class HistoryEndpoint:
     """
 
     def __init__(
-        self, log: EventLog, channels: Channels, retention: Callable[[str], Retention]
+        self, dispatcher: Dispatcher, log: EventLog, retention: Callable[[str], Retention]
     ) -> None:
+        self._dispatcher = dispatcher
         self._log = log
-        self._channels = channels
         self._retention = retention
 
     async def __call__(self, request: Request) -> Response:
-        name = check_name(request.path_params["channel"])
-        if self._channels.match(name) is None:
-            raise UnknownChannel(f"no configured channel pattern covers {name!r}")
+        caller = await identify(request, self._dispatcher)
+        name = self._dispatcher.guard.check_channel(
+            request.path_params["channel"], caller, Action.HISTORY
+        )
+        await self._dispatcher.guard.check_owner([name], caller)
         after = request.query_params.get("after", EARLIEST)
         limit = read_limit(request)
         page = await self._log.read_history(

@@ -31,7 +31,8 @@ def routes(config: Config, policy: Policy, web: Path, version: str) -> Iterator[
         yield _get("/console.json", _Guarded(JSONResponse(describe(config, policy, version))))
     if config.server.demo:
         yield _get("/demo", RedirectResponse("/demo/"))
-        yield Mount("/demo", _Guarded(StaticFiles(directory=web / "demo", html=True)))
+        yield _get("/demo/", _page(files, "demo/index.html"))
+        yield Mount("/demo", _Guarded(StaticFiles(directory=web / "demo")))
 
 
 def _get(path: str, app: ASGIApp) -> Route:
@@ -90,6 +91,7 @@ _HEADERS = [
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 ]
 

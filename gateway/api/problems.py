@@ -10,27 +10,41 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from gateway.errors import GatewayError, ShuttingDown, Unauthorized, UpgradeRequired
+from gateway.errors import (
+    PROBLEM,
+    GatewayError,
+    InvalidToken,
+    ShuttingDown,
+    Unauthorized,
+    UpgradeRequired,
+    problem_of,
+)
 
 logger = logging.getLogger(__name__)
-
-MEDIA_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:push-gateway:problem:"
 
 
 def respond(error: GatewayError) -> Response:
     """Return the problem document of an error."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = challenge(error)
     if isinstance(error, UpgradeRequired):
         headers |= {"upgrade": "websocket", "connection": "upgrade"}
-    return _response(
-        error.status, error.code, error.title, error.detail, more=error.extra, headers=headers
-    )
+    return _response(error.document(), headers)
+
+
+def of_status(status: int, headers: dict[str, str]) -> Response:
+    """Return the problem document of a bare status."""
+    return _response(problem_of(status, HTTPStatus(status).description), headers)
+
+
+def challenge(error: Unauthorized) -> str:
+    """Return how to do better, RFC 6750 section 3: who showed no token is told of no error."""
+    return 'Bearer error="invalid_token"' if isinstance(error, InvalidToken) else "Bearer"
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -44,8 +58,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         detail = f"expected {headers['Allow'].replace(', ', ' or ')} but got {request.method}"
     elif status == HTTPStatus.NOT_FOUND:
         detail = f"expected a path that is served here but got {path!r}"
-    code = status.phrase.lower().replace(" ", "-")
-    return _response(status, code, status.phrase, detail, headers=headers)
+    return _response(problem_of(status, detail), headers)
 
 
 async def on_plain_request(request: Request) -> Response:
@@ -79,7 +92,7 @@ class LastResort:
             answer = respond(ShuttingDown("the request was not done when the process had to stop"))
             await answer(scope, receive, send)
         except ClientDisconnect:
-            logger.info("%s %s: the client went away", scope["method"], scope["path"])
+            logger.debug("%s %s: the client went away", scope["method"], scope["path"])
         except Exception:
             if begun or scope["type"] != "http":
                 raise  # the server cuts the connection, so that no half is taken for the whole
@@ -88,25 +101,18 @@ class LastResort:
             await answer(scope, receive, send)
 
 
-def _response(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    *,
-    more: dict[str, Any] | None = None,
-    headers: dict[str, str],
-) -> Response:
-    document = {
-        "type": TYPE_PREFIX + code,
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        **(more or {}),
-    }
+async def on_unknown_websocket(websocket: WebSocket) -> None:
+    """Answer who wants a WebSocket at a path that has none."""
+    detail = f"expected /ws, where WebSockets are, but got {websocket.scope['path'][:200]!r}"
+    await websocket.send_denial_response(_response(problem_of(404, detail), {}))
+
+
+def _response(document: dict[str, Any], headers: dict[str, str]) -> Response:
     return Response(
-        msgspec.json.encode(document), status_code=status, headers=headers, media_type=MEDIA_TYPE
+        msgspec.json.encode(document),
+        status_code=document["status"],
+        headers=headers,
+        media_type=PROBLEM,
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from gateway.broker.blocklist import BlockList
 from gateway.broker.client import Clients, opened, translated
 from gateway.broker.commits import Commits
 from gateway.broker.deadletters import DeadLetters
@@ -13,8 +14,11 @@ from gateway.broker.eventlog import EventLog
 from gateway.broker.figures import Figures
 from gateway.broker.keys import Keys
 from gateway.broker.leases import Leases
+from gateway.broker.limits import SharedBuckets
+from gateway.broker.roll import Roll
 from gateway.broker.scripts import Pipeline
 from gateway.broker.streams import CommandStreams
+from gateway.broker.tickets import Tickets
 from gateway.config import BrokerConfig
 from gateway.errors import StartError
 
@@ -65,7 +69,12 @@ class Broker:
             log_size=config.log_size,
             max_backlog=config.max_backlog,
         )
+        self.tickets = Tickets(self._pipeline, self._keys)
+        self.blocks = BlockList(
+            clients.commands, self._pipeline, self._keys, log_size=config.log_size
+        )
         self.figures = Figures(clients.commands, self._keys)
+        self.buckets = SharedBuckets(self._pipeline, self._keys)
 
     async def check_sync(self) -> None:
         """Find out whether the server can flush to its disk on demand. Raises `StartError`."""
@@ -85,6 +94,10 @@ class Broker:
     def blocking(self) -> Redis:
         """Return a client of its own for reads that block."""
         return self._clients.blocking()
+
+    def roll(self, node: str) -> Roll:
+        """Return the page of one serving process in the roll of all."""
+        return Roll(self._pipeline, self._keys, node)
 
     def leases(self, worker: str, *, ttl: float) -> Leases:
         """Return the leases of one worker; each lasts `ttl` seconds unless it is renewed."""

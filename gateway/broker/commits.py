@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.broker.eventlog import publication_arguments
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
-from gateway.broker.streams import GROUP, Delivery
+from gateway.broker.streams import CONSUMER, GROUP, Delivery
 from gateway.commands import Status
 from gateway.events import Publication
 
@@ -92,6 +92,7 @@ class Commits:
         command_id: str,
         token: str,
         *,
+        taken: bool,
         run: str,
         limit: int,
         time: str,
@@ -100,6 +101,7 @@ class Commits:
     ) -> Attempt | int | None:
         """Count an attempt and publish that it started.
 
+        A command that nobody has `taken` yet is taken in the same step, if it is the next one.
         `run` names the attempt: asked again with the same one, because the answer was lost, it is
         not counted again. `started` is the event in three pieces, to be joined by the number of
         the attempt; `channel` says where it goes (its `event` is not used). Beyond `limit` nothing
@@ -107,7 +109,9 @@ class Commits:
         An attempt that was begun earlier and never settled is put down as failed at `time`.
 
         Returns 0 if the lease is not this worker's, None if the command is settled already, and
-        less than 0 if it is too early for the next attempt: the milliseconds that are left.
+        less than 0 if it is too early for the next attempt: the milliseconds that are left. None
+        also if it was to be taken and is not the next one; then `reclaim` its partition, because
+        another one may have been taken.
         Raises `BrokerUnavailable`.
         """
         keys = self._keys
@@ -127,6 +131,7 @@ class Commits:
                 token,
                 GROUP,
                 delivery.entry,
+                "" if taken else CONSUMER,
                 run,
                 limit,
                 time,

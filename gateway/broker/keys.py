@@ -27,8 +27,15 @@ class Keys:
         """Hash: command stream → number of its dead letters."""
         self.retention = self._prefix + "retention"
         """Hash: channel pattern → for how long (ms) events are kept, and since when (ms)."""
+        self.blocks = self._prefix + "blocks"
+        """Hash: id of a block → the block."""
         self.probe = self._prefix + "probe"
         """String with a TTL: written to see whether the log takes writes."""
+
+        self.roll = self._prefix + "roll"
+        """Set with a TTL: the serving processes that say what they hold."""
+        self.holdings = self._prefix + "holdings:"
+        """What the names begin with of the hashes in which they say it: see `held_by`."""
 
     def history(self, channel: str) -> str:
         """Stream: what one channel retains, under the entry ids of the event log."""
@@ -58,6 +65,18 @@ class Keys:
         """String with a TTL: what was asked for under a name, and which command came of it."""
         return f"{self._prefix}identity:{name}"
 
+    def ticket(self, digest: str) -> str:
+        """String with a TTL: what a ticket stands for, by the digest of the ticket."""
+        return f"{self._prefix}ticket:{digest}"
+
     def node(self, node: str) -> str:
         """String with a TTL: this serving process is alive."""
         return f"{self._prefix}node:{node}"
+
+    def held_by(self, node: str) -> str:
+        """Hash with a TTL: how many connections and subscriptions of whom a process holds."""
+        return self.holdings + node
+
+    def limit(self, bucket: str) -> str:
+        """String with a TTL: the moment (µs) at which an allowance is whole again."""
+        return f"{self._prefix}limit:{bucket}"

@@ -128,9 +128,12 @@ class CommandStreams:
         accepted: Publication,
         *,
         identity: Identity = NONE,
+        owner: str = "",
         sync: bool = False,
     ) -> str:
         """Append a command, open its status and publish that it was accepted: one step.
+
+        `owner` is who may ask for its status; empty for nobody in particular.
 
         Returns its id; or that of the command that was accepted earlier under the same identity,
         and then nothing is appended. With `sync` it returns when the server's disk has the command.
@@ -162,6 +165,7 @@ class CommandStreams:
                 self._max_backlog,
                 identity.fingerprint,
                 self._identity_ttl_ms,
+                owner,
                 *arguments,
             ],
         )
@@ -177,6 +181,14 @@ class CommandStreams:
         if not found:
             raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
         return _read_status(command_id, found)
+
+    async def owner(self, command_id: str) -> str | None:
+        """Return whose command it is: empty for nobody's; None where there is none.
+
+        Raises `BrokerUnavailable`.
+        """
+        found = await self._pipeline.call("owner", [self._keys.status(command_id)], [])
+        return None if found is None else found.decode()
 
     async def take(self, partitions: Mapping[PartitionId, int], token: str) -> Taken:
         """Take the new commands of partitions that this worker holds, each up to its own number.
@@ -204,18 +216,21 @@ class CommandStreams:
 
     async def wait(
         self, line: Line, newest: Mapping[PartitionId, bytes], *, block_ms: int
-    ) -> set[PartitionId]:
+    ) -> dict[PartitionId, list[Delivery]]:
         """Wait until a partition has a command after its newest known one, or for a time.
 
-        Returns the partitions of which that is so. Takes nothing, so it may be cancelled at any
-        moment. Raises `BrokerUnavailable`.
+        Returns the first of each partition of which that is so, or the first two: then there may be
+        more. Takes nothing, so it may be cancelled at any moment. Raises `BrokerUnavailable`.
         """
         names = {self._keys.commands(*each).encode(): each for each in newest}
         with translated():
             found = await line.call(
-                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *newest.values()
+                "XREAD", "COUNT", 2, "BLOCK", block_ms, "STREAMS", *names, *newest.values()
             )
-        return {names[name] for name in found or ()}
+        return {
+            names[name]: list(_deliveries(names[name], entries))
+            for name, entries in (found or {}).items()
+        }
 
     async def reclaim(self, partition: PartitionId, token: str) -> Reclaimed | None:
         """Return all commands of a partition that were taken and never settled.

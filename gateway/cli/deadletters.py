@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.run import DataDir, Options, configured
+from gateway.cli.options import ConfigOption
+from gateway.cli.run import DataDir, opened_broker
 
 if TYPE_CHECKING:
     from gateway.broker.deadletters import DeadLetters, Filter
@@ -55,18 +56,6 @@ gateway dead-letters discard 01J8Z…
 gateway dead-letters discard --all --reason bad-data --yes
 """
 
-PANEL = "The gateway"
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="CONFIG",
-        help="The configuration file, or its folder. Without it, gateway.toml in this folder.",
-        rich_help_panel=PANEL,
-        show_default=False,
-    ),
-]
 Type = Annotated[
     str, typer.Option("--type", help="Only commands of this type.", show_default=False)
 ]
@@ -225,16 +214,10 @@ def _with_log(
 @asynccontextmanager
 async def _opened(path: Path | None, data_dir: Path | None) -> AsyncIterator[Log]:
     """Give the log of a configuration. An embedded server is shared with a gateway that runs."""
-    from gateway.broker.broker import open_broker
     from gateway.redrive import Redrive
 
-    config, policy = configured(path)
-    config = Options(None, None, data_dir, 1).applied(config)
-    broker = config.broker
-    if broker.url is None and not broker.data_dir.is_dir():
-        raise Failure(f"there is no log in {broker.data_dir}", code=ExitCode.NO_BROKER)
-    async with open_broker(broker) as opened:
-        yield Log(opened.dead_letters, Redrive(opened.dead_letters, policy))
+    async with opened_broker(path, data_dir) as (broker, policy):
+        yield Log(broker.dead_letters, Redrive(broker.dead_letters, policy))
 
 
 def _filter(type_: str, stream: str, reason: str) -> "Filter":

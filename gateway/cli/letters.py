@@ -25,14 +25,20 @@ def print_json_line(document: object) -> None:
 
 def print_list(letters: Sequence[DeadLetter], *, total: int) -> None:
     """Print a line for each, and on stderr how many there are in all."""
-    out = Console(highlight=False)
-    if letters:
-        rows = [HEAD, *map(_row, letters)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for number, row in enumerate(rows):
-            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            out.print(Text(line.rstrip(), "" if number else "bold"), soft_wrap=True)
+    print_table(HEAD, [_row(letter) for letter in letters])
     sys.stderr.write(f"{len(letters)} of {total} dead letters.\n")
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below a head, in columns; nothing where there are none."""
+    out = Console(highlight=False)
+    if not rows:
+        return
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, row in enumerate(lines):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.print(Text(line.rstrip(), "" if number else "bold"), soft_wrap=True)
 
 
 def _row(letter: DeadLetter) -> tuple[str, ...]:

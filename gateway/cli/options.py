@@ -15,6 +15,17 @@ ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The configuration file, or its folder.")
 ]
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="CONFIG",
+        help="The configuration file, or its folder. Without it, gateway.toml in this folder.",
+        rich_help_panel="The gateway",
+        show_default=False,
+    ),
+]
+
 Url = Annotated[
     str, typer.Option("--url", help="Where the gateway is.", rich_help_panel="The gateway")
 ]

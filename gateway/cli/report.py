@@ -19,6 +19,7 @@ def print_report(document: dict[str, Any]) -> None:
     _section(console, "Commands", [_command(each, handlers) for each in document["commands"]])
     _section(console, "Channels", [_channels(document)])
     _section(console, "Feeds", [_feeds(document)] if document["feeds"] else [])
+    _section(console, "Limits", [_limits(document)])
     for warning in document["warnings"]:
         console.print()
         console.print(Text(f"Warning: {warning}", "yellow"), soft_wrap=True)
@@ -45,9 +46,27 @@ def _parts(document: dict[str, Any]) -> Table:
     parts.add_row("Server", Text(document["server"]))
     served = [page for page, is_on in pages if is_on]
     parts.add_row("", Text(", ".join([*served, document["events"]]), "dim"))
+    for number, line in enumerate(_callers(document["auth"])):
+        parts.add_row("" if number else "Callers", Text(line))
     parts.add_row("Worker", Text(", ".join(worker["modules"]) or "no handlers"))
     parts.add_row("", Text(f"{worker['concurrency']} commands at a time", "dim"))
     return parts
+
+
+def _callers(auth: dict[str, Any]) -> list[str]:
+    """Who is told apart, and how: a line for each way."""
+    lines = []
+    for each in auth["jwt"]:
+        keys = relative(each["keys"]) if each["keys"].startswith("/") else each["keys"]
+        audience, algorithms = " or ".join(each["audience"]), " or ".join(each["algorithms"])
+        lines.append(f"{each['issuer']}'s tokens for {audience}: {algorithms}, keys: {keys}")
+    if auth["introspection"]:
+        lines.append(f"other tokens: {auth['introspection']} is asked")
+    if auth["api_keys"]:
+        lines.append(f"API keys in {relative(auth['api_keys'])}")
+    if auth["anonymous"]:
+        lines.append("anybody without credentials" if lines else "anybody")
+    return lines
 
 
 def _command(command: dict[str, Any], handlers: dict[str, Any]) -> Table:
@@ -95,6 +114,27 @@ def _feeds(document: dict[str, Any]) -> Table:
         when = f" when {feed['when']}" if feed["when"] else ""
         pairs.add_row(Text(feed["type"]), Text(f"→ {', '.join(feed['channels'])}{when}"))
     return pairs
+
+
+def _limits(document: dict[str, Any]) -> Table:
+    pairs = _pairs()
+    for limit in document["limits"]:
+        pairs.add_row(Text(limit["name"]), Text(_limit(limit)))
+    for name, most in document["quotas"].items():
+        pairs.add_row(Text(name), Text(f"{most} at a time"))
+    proxies = ", ".join(document["trusted_proxies"])
+    through = f"; behind proxies at {proxies}" if proxies else ""
+    pairs.add_row("each address", Text(f"{document['requests_per_ip']} of a process{through}"))
+    return pairs
+
+
+def _limit(limit: dict[str, Any]) -> str:
+    whose = " and ".join(limit["per"])
+    types = f" ({', '.join(limit['commands'])})" if limit["commands"] else ""
+    told = f"{limit['rate']} {limit['of']}{types} per {whose}, {limit['burst']} at once"
+    if queue := limit["queue"]:
+        told += f", then {queue['size']} wait for up to {duration(queue['seconds'])}"
+    return f"{told}, when {limit['when']}" if limit["when"] else told
 
 
 def relative(path: str) -> str:

@@ -1,5 +1,7 @@
 """`gateway run`, `gateway serve` and `gateway work`: the processes themselves."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.check import base_dir
+from gateway.cli.failures import ExitCode, Failure
 from gateway.cli.options import DEFAULT_CONFIG, ConfigPath
 
 if TYPE_CHECKING:
+    from gateway.broker.broker import Broker
     from gateway.config import Config
     from gateway.policy import Policy
 
@@ -132,6 +136,25 @@ def configured(path: Path | None) -> "tuple[Config, Policy]":
     if path is None and not DEFAULT_CONFIG.exists():
         return _example()
     return _load(path or DEFAULT_CONFIG)
+
+
+@asynccontextmanager
+async def opened_broker(
+    path: Path | None, data_dir: Path | None
+) -> "AsyncIterator[tuple[Broker, Policy]]":
+    """Give the log of a configuration. An embedded server is shared with a gateway that runs.
+
+    Raises `Failure`, `StartError`.
+    """
+    from gateway.broker.broker import open_broker
+
+    config, policy = configured(path)
+    config = Options(None, None, data_dir, 1).applied(config)
+    broker = config.broker
+    if broker.url is None and not broker.data_dir.is_dir():
+        raise Failure(f"there is no log in {broker.data_dir}", code=ExitCode.NO_BROKER)
+    async with open_broker(broker) as opened:
+        yield opened, policy
 
 
 def _load(path: Path) -> "tuple[Config, Policy]":

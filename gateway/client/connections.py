@@ -5,8 +5,12 @@ when coming back makes sense and `Refused` when it does not. Closing the generat
 whoever waits in it, closes the connection.
 """
 
+import asyncio
+import inspect
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from urllib.parse import urlencode
 
@@ -23,6 +27,8 @@ from websockets.exceptions import (
 
 from gateway.client.eventstream import Parser
 from gateway.client.frames import (
+    REFRESH,
+    Authenticated,
     Goodbye,
     Interrupted,
     Refused,
@@ -45,22 +51,71 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that we wait for the other side's close frame: whoever presses Ctrl-C waits them too."""
 
 
-async def websocket(url: str, positions: Positions, token: str | None) -> AsyncGenerator[Said]:
+LEAD = 30.0
+"""Seconds before its end at which a token is exchanged; sooner where it lasts only briefly."""
+
+MIN_RENEWAL = 1.0
+"""Seconds between two tokens, at least."""
+
+TokenSource = str | None | Callable[[], str | Awaitable[str]]
+"""A bearer token, or what gives a fresh one; None for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How channels are to be heard."""
+
+    max_rate: float | None = None
+    """Deliveries a second, at most."""
+    conflate: bool | None = None
+    """Only the latest of what waits; None: as the channel is configured."""
+
+    def wish(self) -> dict[str, object]:
+        """Return what to ask of the gateway."""
+        wish = {"max_rate": self.max_rate, "conflate": self.conflate}
+        return {name: value for name, value in wish.items() if value is not None}
+
+
+AT_ONCE = Pace()
+
+
+async def fresh(token: TokenSource) -> str | None:
+    """Return a token to show now; None for none.
+
+    Raises:
+        Interrupted: there is none now.
+    """
+    if not callable(token):
+        return token
+    try:
+        given = token()
+        return await given if inspect.isawaitable(given) else given
+    except Exception as error:  # whatever a stranger's function raises: it may work next time
+        raise Interrupted(f"no token could be had: {error or type(error).__name__}") from error
+
+
+async def websocket(
+    url: str, positions: Positions, token: TokenSource, pace: Pace = AT_ONCE
+) -> AsyncGenerator[Said]:
     """Follow the channels over one WebSocket, each after its own position."""
     address = endpoint(url, "/ws", schemes=("ws", "wss"))
     goodbye: Goodbye | None = None
-    connection = await _open_websocket(address, token)
+    connection = await _open_websocket(address, await fresh(token))
+    renewal = _Renewal(connection, token)
     try:
-        await _ask(connection, positions)
+        await _ask(connection, positions, pace)
         async for text in connection:
             said = read_frame(text)
             if isinstance(said, Goodbye):
                 goodbye = said
+            elif isinstance(said, Authenticated):
+                renewal.after(said.expires_in)
             if said is not None:
                 yield said
     except ConnectionClosed:
         pass
     finally:
+        renewal.stop()
         await connection.close()
     raise closed(connection.close_code, connection.close_reason or "", goodbye)
 
@@ -85,18 +140,55 @@ async def _open_websocket(address: str, token: str | None) -> ClientConnection:
         raise Refused(f"{address} is no WebSocket: {error}") from error
 
 
-async def _ask(connection: ClientConnection, positions: Positions) -> None:
+class _Renewal:
+    """Shows a fresh token in time, so that the connection may stay."""
+
+    def __init__(self, connection: ClientConnection, token: TokenSource) -> None:
+        self._connection = connection
+        self._token = token
+        self._task: asyncio.Task[None] | None = None
+
+    def after(self, expires_in: float | None) -> None:
+        """Do so before that time (seconds) is over. A token that is always the same stays it."""
+        self.stop()
+        if expires_in is not None and callable(self._token):
+            delay = max(expires_in - min(LEAD, expires_in / 3), MIN_RENEWAL)
+            self._task = asyncio.create_task(self._run(delay))
+
+    def stop(self) -> None:
+        """Leave it. May be done twice."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, delay: float) -> None:
+        while True:
+            await asyncio.sleep(delay)
+            # Should there be no token now, there may be one a little later, or after the end.
+            with suppress(Interrupted, ConnectionClosed):
+                refresh = {"token": await fresh(self._token)}
+                frame = msgspec.json.encode({"id": REFRESH, "refresh": refresh})
+                await self._connection.send(frame, text=True)
+            delay = LEAD / 6
+
+
+async def _ask(connection: ClientConnection, positions: Positions, pace: Pace) -> None:
     for number, (channel, after) in enumerate(positions.each().items(), 1):
-        wanted = {"channel": channel} if after is None else {"channel": channel, "after": after}
+        wanted: dict[str, object] = {"channel": channel, **pace.wish()}
+        if after is not None:
+            wanted["after"] = after
         frame = msgspec.json.encode({"id": number, "subscribe": wanted})
         await connection.send(frame, text=True)
 
 
-async def event_stream(url: str, positions: Positions, token: str | None) -> AsyncGenerator[Said]:
+async def event_stream(
+    url: str, positions: Positions, token: TokenSource, pace: Pace = AT_ONCE
+) -> AsyncGenerator[Said]:
     """Follow the channels over one event stream, after the oldest of their positions."""
     address = endpoint(url, "/sse")
-    query = urlencode([("channel", channel) for channel in positions.channels])
-    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **credentials(token)}
+    wish = [(name, msgspec.json.encode(value).decode()) for name, value in pace.wish().items()]
+    query = urlencode([*(("channel", channel) for channel in positions.channels), *wish])
+    shown = credentials(await fresh(token))
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", **shown}
     if after := positions.oldest():
         headers["Last-Event-ID"] = after
     timeout = httpx.Timeout(OPEN_TIMEOUT, read=SILENCE)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.client import connections
-from gateway.client.frames import Interrupted, Received, Standing, Subscribed
+from gateway.client.frames import Interrupted, NotKnown, Received, Standing, Subscribed
 from gateway.client.positions import Positions
 
 
@@ -56,13 +56,20 @@ async def subscribe(
     *,
     after: str | Mapping[str, str] | None = None,
     sse: bool = False,
-    token: str | None = None,
+    token: connections.TokenSource = None,
+    max_rate: float | None = None,
+    conflate: bool | None = None,
     notice: Callable[[Notice], None] = _ignore,
     backoff: Backoff | None = None,
 ) -> AsyncGenerator[Received]:
     """Yield each event of the channels, once and in order, through all reconnections.
 
     Starts live, or `after` a position (one for all channels, or one for each), or after `earliest`.
+    `token` is a bearer token, or a function that gives a fresh one (it may be async): it is called
+    for each connection, and before and after a token has expired. `max_rate` is how many deliveries
+    a second to have at most, `conflate` whether only the latest of what waits is wanted, where a
+    channel allows that.
+
     `notice` is told of every subscription, and with it whether events were lost for good
     (`Subscribed.recovered`), and of every interruption. Whoever passes `Positions` can read from
     them at any time where to go on later. Close the generator (or cancel its reader) to stop.
@@ -75,9 +82,11 @@ async def subscribe(
     positions = channels if isinstance(channels, Positions) else Positions(channels, after)
     backoff = backoff or Backoff()
     connection = connections.event_stream if sse else connections.websocket
+    pace = connections.Pace(max_rate=max_rate, conflate=conflate)
+    refused = False
     while True:
         try:
-            async with aclosing(connection(url, positions, token)) as sayings:
+            async with aclosing(connection(url, positions, token, pace)) as sayings:
                 async for said in sayings:
                     if isinstance(said, Received):
                         if positions.received(said):
@@ -86,9 +95,15 @@ async def subscribe(
                         positions.standing(said)
                     elif isinstance(said, Subscribed):
                         backoff.reset()
+                        refused = False
                         positions.subscribed(said)
                         notice(said)
         except Interrupted as interrupted:
             delay = backoff.next() if interrupted.retry_after is None else interrupted.retry_after
             notice(Disconnected(str(interrupted), delay))
+        except NotKnown as error:  # worth another attempt with another token, once
+            if refused or not callable(token):
+                raise
+            refused, delay = True, backoff.next()
+            notice(Disconnected(str(error), delay))
         await asyncio.sleep(delay)

@@ -15,6 +15,8 @@ RETURN_CODES = range(4000, 4500)
 REFUSAL_CODES = range(4500, 5000)
 """Close codes that mean: do not come back, it would be the same again."""
 
+UNAUTHORIZED = 4501
+
 ABNORMAL = 1006
 """No close frame came at all (RFC 6455, section 7.1.5)."""
 
@@ -70,11 +72,22 @@ class Goodbye:
     retry_ms: int | None = None
 
 
-Said = Received | Subscribed | Standing | Goodbye
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The gateway knows who we are, for so many seconds; None: for ever."""
+
+    expires_in: float | None = None
+
+
+Said = Received | Subscribed | Standing | Authenticated | Goodbye
 
 
 class Refused(Exception):
     """The gateway said no, and would say no again. `str(refused)` is a sentence."""
+
+
+class NotKnown(Refused):
+    """The gateway does not take our credentials. It may take others."""
 
 
 class Interrupted(Exception):
@@ -103,7 +116,23 @@ class _Goodbye(msgspec.Struct):
     retry_ms: int | None = None
 
 
+class _Authenticated(msgspec.Struct):
+    expires_in_ms: float | None = None
+
+
+class _Unsubscribed(msgspec.Struct):
+    error: _Error | None = None
+
+
+REFRESH = "refresh"
+"""The id of our frames that ask to stay for longer. Where that fails, the connection ends later."""
+
+
 class _Frame(msgspec.Struct):
+    id: int | str | None = None
+    authenticated: _Authenticated | None = None
+    refreshed: _Authenticated | None = None
+    unsubscribed: _Unsubscribed | None = None
     subscribed: _Reply | None = None
     event: msgspec.Raw = msgspec.Raw()
     position: str | None = None
@@ -134,7 +163,13 @@ def read_frame(text: str | bytes) -> Said | None:
         return Standing(frame.position)
     if frame.goodbye is not None:
         return Goodbye(frame.goodbye.code, frame.goodbye.retry_ms)
-    if frame.error is not None:
+    if known := frame.authenticated or frame.refreshed:
+        left = known.expires_in_ms
+        return Authenticated(None if left is None else left / 1000)
+    if frame.unsubscribed is not None and frame.unsubscribed.error is not None:
+        no = frame.unsubscribed.error
+        raise refusal(no.status, no.detail, no.code)
+    if frame.error is not None and frame.id != REFRESH:
         raise refusal(frame.error.status, frame.error.detail, frame.error.code)
     return None
 
@@ -146,7 +181,7 @@ def refusal(
     sentence = f"{detail or 'no reason given'} ({code or status})"
     if status >= 500 or status in (408, 429):
         return Interrupted(sentence, retry_after)
-    return Refused(sentence)
+    return NotKnown(sentence) if status == 401 else Refused(sentence)
 
 
 def closed(code: int | None, reason: str, goodbye: Goodbye | None) -> Refused | Interrupted:
@@ -154,7 +189,7 @@ def closed(code: int | None, reason: str, goodbye: Goodbye | None) -> Refused | 
     what = "the connection was lost" if code in (None, ABNORMAL) else f"closed with {code}"
     sentence = f"{what}: {reason}" if reason else what
     if code is not None and code in REFUSAL_CODES:
-        return Refused(sentence)
+        return NotKnown(sentence) if code == UNAUTHORIZED else Refused(sentence)
     retry_ms = goodbye.retry_ms if goodbye else None
     return Interrupted(sentence, None if retry_ms is None else retry_ms / 1000)
 

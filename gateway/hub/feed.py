@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.broker.eventlog import NODE_TTL, Entry, EventLog, Lost
 from gateway.errors import BrokerUnavailable
@@ -25,16 +26,42 @@ RETRY_MAX = 2.0
 wait for it at most, so that who posts a command also sees what comes of it."""
 
 
+class Notices(Protocol):
+    """What serving processes tell each other through the log, between the events."""
+
+    channel: bytes
+    """The channel of such entries, to which nobody can subscribe."""
+
+    def hear(self, notice: bytes) -> None:
+        """Do what an entry says."""
+
+    async def read(self) -> None:
+        """Learn anew all that was told so far, for some of it was missed.
+
+        Raises `BrokerUnavailable`.
+        """
+
+
 class Feed:
     """Reads every entry of the event log once and in order, and has the hub dispatch it."""
 
     def __init__(
-        self, log: EventLog, hub: Hub, node: str, *, heartbeat: float, window_ms: int
+        self,
+        log: EventLog,
+        hub: Hub,
+        node: str,
+        *,
+        heartbeat: float,
+        window_ms: int,
+        notices: Notices | None = None,
     ) -> None:
         """`node` names this process at the broker; `heartbeat` is in seconds."""
         self._log = log
         self._hub = hub
         self._node = node
+        self._notices = notices
+        self._missed = False
+        """Notices may have been among what was missed."""
         self._heartbeat = heartbeat
         self._window_ms = window_ms
         self._number: int | None = None
@@ -70,6 +97,8 @@ class Feed:
                     pause = 0.0
                     if entries:
                         self._take(entries)
+                    if self._missed:
+                        await self._read_notices()
             except (Lost, BrokerUnavailable) as error:
                 if self.connected:
                     logger.warning("the feed lost the broker: %s", error)
@@ -85,6 +114,8 @@ class Feed:
             logger.warning("the log was replaced: all subscribers have to resume")
             await self._begin()
             self._hub.interrupt(window_ms=self._window_ms)
+        else:
+            await self._read_notices()
         self.connected = True
         logger.info("the feed is back at the broker")
 
@@ -93,6 +124,12 @@ class Feed:
         joined = await self._log.join(self._node)
         self._hub.begin(joined.epoch, joined.after)
         self._number = joined.number
+        await self._read_notices()  # after joining: of what comes now the tail hears
+
+    async def _read_notices(self) -> None:
+        if self._notices is not None:
+            await self._notices.read()
+        self._missed = False
 
     def _take(self, entries: list[Entry]) -> None:
         first, last = entries[0].number, entries[-1].number
@@ -102,9 +139,14 @@ class Feed:
             logger.warning(gap, abs(missed))
             self._hub.begin(self._hub.epoch, self._hub.position)
             self._hub.interrupt(window_ms=self._window_ms)
+            self._missed = True
         self._number = last
         for chunk in _chunks(entries):
             self._hub.dispatch(chunk)
+        if self._notices is not None:
+            for entry in entries:
+                if entry.channel == self._notices.channel:
+                    self._notices.hear(entry.event)
 
     async def _upkeep(self) -> None:
         """Show that this process lives, keep positions young, clear away after the dead."""

@@ -7,17 +7,20 @@ it no other code runs, so there is no race between subscribing and publishing.
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from gateway.broker.eventlog import Entry
 from gateway.channels import EntryId, Position
 from gateway.errors import CloseCode
 from gateway.hub.audience import Audience, Batch, Held
+from gateway.hub.expiry import Expiry
 from gateway.hub.history import History
 from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
-from gateway.hub.subscription import AT_ONCE, Connection, Pace, Request, Standing
+from gateway.hub.subscription import AT_ONCE, Connection, Holding, Pace, Request, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +36,16 @@ class Hub:
         self._write_buffer = write_buffer
         self._audiences: dict[bytes, Audience] = {}
         self._slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
-        self._next_slot = 0
+        self._opened = 0
+        self.expiry = Expiry()
+        """Until when connections may stay."""
         self._resumptions: dict[Connection, Resumption] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaited: list[tuple[EntryId, asyncio.Future[None]]] = []
         self.slow: set[Connection] = set()
         """Connections whose peer lags: looked at after each batch."""
+        self._holdings: dict[Connection, Holding] = {}
+        """Of the connections for which quotas are counted."""
         self._outboxes: dict[Connection, Outbox] = {}
         """Of the connections that do not hear everything at once."""
         self._pending: set[Connection] = set()
@@ -59,14 +66,31 @@ class Hub:
     # Connections
 
     def open(self, connection: Connection) -> None:
-        """Take a connection in: from now on it gets heartbeats and a goodbye."""
-        connection.slot = self._next_slot
-        self._next_slot = (self._next_slot + 1) % SLOTS
-        self._slots[connection.slot].add(connection)
+        """Take a connection in: from now on it gets heartbeats and a goodbye.
+
+        It stays no longer than its caller's credentials hold.
+        """
+        self._opened += 1
+        connection.number, connection.since = self._opened, time.time()
+        self._slots[connection.number % SLOTS].add(connection)
+        expires = connection.caller.principal.expires
+        if expires is not None:
+            self.expiry.set(connection, expires, CloseCode.TOKEN_EXPIRED)
+
+    def count(self, connection: Connection, holding: Holding) -> None:
+        """Have a holding hear of what a connection gives back, up to its end."""
+        if connection.closed:
+            holding.close()
+        else:
+            self._holdings[connection] = holding
 
     def close(self, connection: Connection) -> None:
         """Forget a connection that ended. Harmless when done twice."""
-        self._slots[connection.slot].discard(connection)
+        holding = self._holdings.pop(connection, None)
+        if holding is not None:
+            holding.close()
+        self._slots[connection.number % SLOTS].discard(connection)
+        self.expiry.forget(connection)
         self.slow.discard(connection)
         self._outboxes.pop(connection, None)
         self._pending.discard(connection)
@@ -76,6 +100,15 @@ class Hub:
         for audience in connection.audiences:
             self._leave(connection, audience)
         connection.audiences = ()
+
+    def connections(self) -> Iterator[Connection]:
+        """Give all connections, also those that the process has with itself, oldest first."""
+        yield from sorted(chain.from_iterable(self._slots), key=lambda each: each.number)
+
+    def connection(self, number: int) -> Connection | None:
+        """Return the connection of this number, if it is still there."""
+        slot = self._slots[number % SLOTS]
+        return next((each for each in slot if each.number == number), None)
 
     def redirect(self, connection: Connection) -> None:
         """The connection's descriptor has changed."""
@@ -133,6 +166,8 @@ class Hub:
             resumption.drop(channel)
         if connection in self._outboxes:
             self._drop_pace(connection, audience.channel)
+        if connection in self._holdings:
+            self._holdings[connection].unsubscribe()
         return True
 
     def answer(self, connection: Connection, data: bytes) -> None:

@@ -9,6 +9,7 @@ from gateway.errors import CloseCode
 from gateway.hub.audience import Audience
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Request
+from gateway.principals import ANYBODY
 
 
 class _Lines:
@@ -32,10 +33,12 @@ class Listener:
 
     encoding = _LINES
     descriptor = -1
+    caller = ANYBODY
 
     def __init__(self, hub: Hub, channel: str, wanted: Callable[[dict[str, object]], bool]) -> None:
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self._hub = hub
         self._wanted = wanted

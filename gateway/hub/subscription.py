@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.channels import Position
 from gateway.errors import CloseCode, GatewayError
+from gateway.principals import Caller
 
 if TYPE_CHECKING:
     from gateway.hub.audience import Audience
@@ -21,13 +22,27 @@ class Encoding(Protocol):
         """Return a sign of life that, given a position, moves the subscriber there."""
 
 
+class Holding(Protocol):
+    """What a connection holds of somebody's quota."""
+
+    def unsubscribe(self, count: int = 1) -> None:
+        """Give subscriptions back."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
 class Connection(Protocol):
     """One browser over one transport, as the hub sees it. None of this awaits but `drained`."""
 
     audiences: tuple["Audience", ...]
     """Where it is subscribed. The hub's own; a connection begins with none."""
-    slot: int
-    """Its place in the round of heartbeats. The hub's own."""
+    number: int
+    """What tells it from the others of this process. The hub's own."""
+    since: float
+    """When it was opened, in seconds since 1970. The hub's own."""
+    caller: Caller
+    """Who is at the other end."""
     closed: bool
     """It has ended, or is about to: nothing more is written to it."""
     descriptor: int

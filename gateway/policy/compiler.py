@@ -1,15 +1,26 @@
 """From configuration to policy: everything is compiled once, and every problem is found."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.addresses import network
 from gateway.broker import address
+from gateway.certificates import check_tls
 from gateway.channels import MAX_NAME, Pattern
 from gateway.config import ChannelConfig, CommandConfig, Config, FeedConfig
 from gateway.configfile import read
+from gateway.policy import authentication
 from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
+from gateway.policy.limits import Limits, compile_limits
+from gateway.policy.origins import check_origins
 from gateway.policy.patterns import PARAMETER, PathPattern, overlap
+from gateway.policy.permissions import (
+    CHANNEL_RULE_VARIABLES,
+    COMMAND_RULE_VARIABLES,
+    ChannelRules,
+    Permissions,
+)
 from gateway.policy.routes import (
     COMMAND_VARIABLES,
     EVENT_VARIABLES,
@@ -41,6 +52,8 @@ class Policy:
     commands: CommandRoutes
     channels: Channels
     feeds: Feeds
+    permissions: Permissions
+    limits: Limits
 
     @classmethod
     def of(cls, config: Config) -> "Policy":
@@ -66,6 +79,9 @@ def load_checked(path: Path, environ: Mapping[str, str] | None = None) -> tuple[
 def compile_policy(config: Config, report: Report) -> Policy:
     """Return the rules that could be compiled; what could not is added to the report."""
     _check_url(config.broker.url, report)
+    check_origins(config.server, report)
+    check_tls(config.tls, report)
+    authentication.check(config.auth, report)
     configs = _channels(config.channels, report)
     channels = Channels(
         configs,
@@ -81,7 +97,19 @@ def compile_policy(config: Config, report: Report) -> Policy:
     feeds = [
         _feed(feed, ("feeds", index), channels, report) for index, feed in enumerate(config.feeds)
     ]
-    return Policy(CommandRoutes(commands), channels, Feeds(feeds, channels))
+    permissions = Permissions(
+        _command_rules(config.commands, report),
+        _channel_rules(config.channels, report),
+        secured=config.auth.configured,
+    )
+    _check_proxies(config.server.trusted_proxies, report)
+    return Policy(
+        CommandRoutes(commands),
+        channels,
+        Feeds(feeds, channels),
+        permissions,
+        compile_limits(config, report),
+    )
 
 
 def _check_url(url: str | None, report: Report) -> None:
@@ -89,6 +117,12 @@ def _check_url(url: str | None, report: Report) -> None:
     if url is not None and not told:
         with report.guard("broker", "url"):
             address.parse(url)
+
+
+def _check_proxies(networks: Sequence[str], report: Report) -> None:
+    for index, text in enumerate(networks):
+        with report.guard("server", "trusted_proxies", index):
+            network(text)
 
 
 def _channels(configs: Iterable[ChannelConfig], report: Report) -> list[ChannelConfig]:
@@ -114,7 +148,8 @@ def _conflations(configs: Iterable[ChannelConfig], report: Report) -> dict[str, 
 def _check_pattern(text: str) -> None:
     if not 1 <= len(text) <= MAX_NAME:
         raise ValueError(f"expected a pattern of 1 to {MAX_NAME} characters")
-    Pattern(text)
+    for name in set(Pattern(text).parameters) & set(CHANNEL_RULE_VARIABLES):
+        raise ValueError(f"expected another name than {name!r}, which rules know as something else")
     if text.startswith("commands:") or overlap(text, STATUS_PATTERN, ":"):
         raise ValueError(f"{text!r} takes names that begin with commands:, the gateway's own")
 
@@ -149,8 +184,56 @@ def _command(config: CommandConfig, at: KeyPath, report: Report) -> CommandRoute
     return CommandRoute(config, pattern=pattern, schema=schema, key=key, routes=routes)
 
 
-def _command_expression(source: str, pattern: PathPattern | None) -> Expression:
-    expression = Expression(source, variables=COMMAND_VARIABLES)
+def _command_rules(configs: Sequence[CommandConfig], report: Report) -> dict[str, Expression]:
+    rules = {}
+    for index, config in enumerate(configs):
+        if config.allow is not None:
+            with report.guard("commands", index, "allow"):
+                rules[config.path] = _command_expression(
+                    config.allow, _path_pattern(config.path), COMMAND_RULE_VARIABLES
+                )
+    return rules
+
+
+def _path_pattern(path: str) -> PathPattern | None:
+    """Return the pattern of a path, unless it is none: that is reported where it is needed."""
+    try:
+        return PathPattern(path)
+    except ValueError:
+        return None
+
+
+def _channel_rules(configs: Sequence[ChannelConfig], report: Report) -> dict[str, ChannelRules]:
+    rules = {}
+    for index, config in enumerate(configs):
+        at: KeyPath = ("channels", index)
+        rules[config.pattern] = ChannelRules(
+            subscribe=_channel_rule(config.pattern, config.subscribe, (*at, "subscribe"), report),
+            publish=_channel_rule(config.pattern, config.publish, (*at, "publish"), report),
+            history=_channel_rule(
+                config.pattern,
+                config.history.allow if config.history else None,
+                (*at, "history", "allow"),
+                report,
+            ),
+        )
+    return rules
+
+
+def _channel_rule(
+    pattern: str, source: str | None, at: KeyPath, report: Report
+) -> Expression | None:
+    if source is not None:
+        with report.guard(*at):
+            parameters = PARAMETER.findall(pattern)
+            return Expression(source, variables=(*CHANNEL_RULE_VARIABLES, *parameters))
+    return None
+
+
+def _command_expression(
+    source: str, pattern: PathPattern | None, variables: Collection[str] = COMMAND_VARIABLES
+) -> Expression:
+    expression = Expression(source, variables=variables)
     if pattern:
         mentioned = expression.mentions.get("path") or frozenset()
         for name in sorted(mentioned.difference(pattern.parameters)):

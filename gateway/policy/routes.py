@@ -6,18 +6,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from gateway.channels import Pattern, check_name
 from gateway.commands import Durability, Priority
-from gateway.config import (
-    ChannelConfig,
-    CommandConfig,
-    FeedConfig,
-    HistoryConfig,
-    RouteConfig,
-    Seconds,
-)
+from gateway.config import ChannelConfig, CommandConfig, FeedConfig, HistoryConfig, RouteConfig
 from gateway.errors import BadRequest, Unroutable
 from gateway.policy.expressions import EvaluationFailed, Expression
 from gateway.policy.patterns import PathPattern
 from gateway.policy.schemas import Schema
+from gateway.settings import Seconds
 
 T = TypeVar("T")
 

@@ -4,7 +4,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.config import ChannelConfig, Config
+from gateway.policy import authentication
 from gateway.policy.compiler import Policy
+from gateway.policy.limits import describe
 from gateway.policy.routes import CommandRoute
 
 
@@ -14,9 +16,10 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
         "file": str(config.file or ""),
         "broker": _broker(config),
         "namespace": config.broker.namespace,
-        "server": f"http://{config.server.host}:{config.server.port}",
+        "server": f"{_scheme(config)}://{config.server.host}:{config.server.port}",
         "console": config.server.console,
         "demo": config.server.demo,
+        "auth": authentication.summary(config.auth),
         "admin": bool(config.admin.tokens),
         "handlers": list(config.worker.handlers),
         "concurrency": config.worker.concurrency,
@@ -29,6 +32,14 @@ def summary(config: Config, policy: Policy) -> dict[str, Any]:
             for each in config.feeds
         ],
         "events": _producers(config),
+        "limits": describe(policy.limits),
+        "quotas": {
+            name: value
+            for name in config.quotas.__struct_fields__
+            if (value := getattr(config.quotas, name)) is not None
+        },
+        "requests_per_ip": str(config.server.requests_per_ip),
+        "trusted_proxies": list(config.server.trusted_proxies),
     }
 
 
@@ -37,6 +48,10 @@ def _broker(config: Config) -> str:
         return f"embedded, in {config.broker.data_dir}"
     parts = urlsplit(config.broker.url)  # of which the policy has made sure that it can be read
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _scheme(config: Config) -> str:
+    return "https" if config.tls.certificate else "http"
 
 
 def _command(route: CommandRoute) -> dict[str, Any]:

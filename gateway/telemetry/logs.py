@@ -5,6 +5,7 @@ Everything goes through the standard library's `logging`, so what handlers log i
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -15,6 +16,13 @@ QUIET = ("asyncio", "httpcore", "httpx", "sse_starlette", "uvicorn", "websockets
 """Libraries of which nothing less than a warning is told, unless `level` is `debug`."""
 
 ACCESS = "uvicorn.access"
+
+SERVER = "uvicorn.error"
+
+TALKATIVE = ("websockets", SERVER)
+"""Libraries that write down every frame and header at level `debug`: tokens are among them."""
+
+_WITH_TICKET = re.compile(r"(/(?:sse|ws)\?)\S*")
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
@@ -44,8 +52,26 @@ def configure(*, level: str, format: str, requests: bool, stream: TextIO | None 
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(number if level == "debug" else logging.WARNING)
+    for name in TALKATIVE:
+        library = logging.getLogger(name)
+        library.setLevel(max(library.level, logging.INFO))
+    for name in (ACCESS, SERVER):
+        logging.getLogger(name).addFilter(_without_tickets)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.CRITICAL)
     logging.captureWarnings(True)
+
+
+def _without_tickets(record: logging.LogRecord) -> bool:
+    """Take the queries of connections out of what the server says: tickets are among them.
+
+    All of a query, because names can be written in many ways there (`%74icket`).
+    """
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            _WITH_TICKET.sub(r"\1…", each) if isinstance(each, str) else each
+            for each in record.args
+        )
+    return True
 
 
 class TextLines(logging.Formatter):
@@ -64,7 +90,7 @@ class TextLines(logging.Formatter):
         level = f"{record.levelname:<7}"
         if self._colours and record.levelno in _COLOURS:
             level = _COLOURS[record.levelno] + level + _PLAIN
-        told = f"{record.getMessage()}\n{_traceback(record)}".rstrip("\n")
+        told = _redacted(f"{record.getMessage()}\n{_traceback(record)}").rstrip("\n")
         text = _INDENT.join(map(_printable, told.split("\n")))
         return f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03} {level} {text}"
 
@@ -83,16 +109,36 @@ class JSONLines(logging.Formatter):
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "process": record.process,
         }
         if exception := _traceback(record):
-            entry["exception"] = exception
+            entry["exception"] = _redacted(exception)
         if record.name == ACCESS and isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, _, status = record.args
-            entry |= {"client": client, "method": method, "path": path, "status": status}
+            entry |= {
+                "client": client,
+                "method": method,
+                "path": _redacted(str(path)),
+                "status": status,
+            }
         extra = {name: value for name, value in vars(record).items() if name not in _BUILT_IN}
         return json.dumps(extra | entry, default=repr)  # in ASCII, whatever a stranger sent
+
+
+_CREDENTIAL = re.compile(
+    r"([?&](?:access_token|api_key|apikey|authorization|key|ticket|token)=)[^&\s\"']+",
+    re.IGNORECASE,
+)
+
+
+def _redacted(text: str) -> str:
+    """Return a text without the credentials in the queries of URLs."""
+    return _CREDENTIAL.sub(r"\1***", text)
+
+
+def _message(record: logging.LogRecord) -> str:
+    return _redacted(record.getMessage())
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -26,6 +26,14 @@ class Metrics:
         self.refused = self._counter(
             "gateway_refused", "What was refused, by the code of the error.", "code"
         )
+        self.limited = self._counter(
+            "gateway_limited",
+            "What was refused because of a limit or a quota, by its name.",
+            "limit",
+        )
+        self.refused_tokens = self._counter(
+            "gateway_tokens_refused", "Tokens that let nobody in, by what was wrong.", "fault"
+        )
         self.lost = self._counter(
             "gateway_commands_lost",
             'Commands accepted with durability = "memory" that the broker did not take.',

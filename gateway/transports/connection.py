@@ -14,6 +14,7 @@ from gateway.errors import CloseCode
 from gateway.hub.audience import Audience
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Encoding
+from gateway.principals import ANYBODY, Caller
 
 HIGH_WATER = 64 << 10
 """Unsent bytes from which on a connection is looked at after each batch."""
@@ -32,21 +33,25 @@ class Detached(asyncio.Protocol, ABC):
         "_farewell",
         "_transport",
         "audiences",
+        "caller",
         "closed",
         "descriptor",
         "hub",
+        "number",
         "silence",
-        "slot",
+        "since",
         "write",
     )
 
-    def __init__(self, transport: asyncio.Transport, hub: Hub) -> None:
-        """Take the transport over; the caller sets it to this protocol."""
+    def __init__(self, transport: asyncio.Transport, hub: Hub, caller: Caller = ANYBODY) -> None:
+        """Take the transport over, which is then to be given this protocol."""
         self._transport = transport
         self.hub = hub
+        self.caller = caller
         self.write: Callable[[bytes], None] = transport.write
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.silence = 0
         """Heartbeats since the peer was last heard."""
         self.closed = False
@@ -144,10 +149,12 @@ class Detached(asyncio.Protocol, ABC):
 class Buffered(ABC):
     """A connection for which a task sends: what plain ASGI, which can only be awaited, needs."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, caller: Caller = ANYBODY) -> None:
         self.hub = hub
+        self.caller = caller
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self.descriptor = -1
         self._chunks: list[bytes] = []

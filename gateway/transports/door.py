@@ -2,23 +2,46 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-from gateway.channels import EARLIEST, Position, check_name
+from starlette.requests import HTTPConnection
+
+from gateway.auth.doorkeeper import Doorkeeper
+from gateway.channels import EARLIEST, Position
 from gateway.config import ChannelConfig
 from gateway.dispatch import Dispatcher
-from gateway.errors import BadRequest, UnknownChannel
+from gateway.errors import BadRequest
 from gateway.hub.hub import Hub
-from gateway.hub.subscription import AT_ONCE, Pace
+from gateway.hub.subscription import AT_ONCE, Connection, Pace
+from gateway.limits.firstline import FirstLine
+from gateway.limits.quotas import Holding
 from gateway.policy.routes import Channels
+from gateway.principals import Caller, Transport
 
 logger = logging.getLogger(__name__)
 
 
 MAX_RATE = 1000
 """Times a second."""
+
+
+@dataclass(slots=True, eq=False)
+class Introduction:
+    """What waits until a connection has said who it is."""
+
+    channels: Sequence[str] = ()
+    """Those of its URL."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    begun: bool = False
+    """It has said so, and that is being looked at."""
+    frames: list[bytes] = field(default_factory=list)
+    """What it said since."""
+
+
+Introductions = WeakKeyDictionary[Connection, Introduction]
 
 
 class PaceWish(NamedTuple):
@@ -44,14 +67,42 @@ class Door:
     max_frame: int
     heartbeat: float
     """Seconds."""
+    doorkeeper: Doorkeeper
+    first_frame: float
+    """Seconds for who shows nothing to say who it is."""
+    introductions: Introductions = field(default_factory=WeakKeyDictionary)
+    """Of the connections that have yet to say who they are."""
+    first_line: FirstLine | None = None
+    """Counts what each address asks; None: nobody does."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Requests of connections that are being worked on."""
+    holdings: WeakKeyDictionary[Connection, Holding] = field(default_factory=WeakKeyDictionary)
+    """What connections hold of quotas."""
+    turns: dict[Connection, asyncio.Task[None]] = field(default_factory=dict)
+    """The last of the requests to subscribe that a connection has under way."""
 
-    def check_channel(self, name: str) -> str:
-        """Return `name` if it can be subscribed to. Raises `BadRequest`, `UnknownChannel`."""
-        if self.channels.match(check_name(name)) is None:
-            raise UnknownChannel(f"no configured channel pattern covers {name!r}")
-        return name
+    async def identify(self, connection: HTTPConnection, transport: Transport) -> Caller:
+        """Return who wants to connect. Raises as `Guard.identify` does."""
+        return await self.dispatcher.guard.identify(
+            connection.headers,
+            connection.query_params,
+            peer=connection.client,
+            transport=transport,
+        )
+
+    def admit(self, connection: Connection) -> bool:
+        """Look again at a connection that is open now: its caller may have been blocked meanwhile.
+
+        Returns False if it is closed.
+        """
+        block = self.doorkeeper.blocked(connection.caller.principal)
+        if block is not None:
+            connection.goodbye(block.close_code, 0)
+        return not connection.closed
+
+    def too_often(self, caller: Caller) -> float:
+        """Count a frame. Returns 0, or for how many seconds its sender is not to be listened to."""
+        return self.first_line.count(caller.address) if self.first_line else 0.0
 
     def pace(self, name: str, wish: PaceWish) -> Pace:
         """Return how a subscription will hear a channel: the slower of what both sides want.
@@ -80,6 +131,30 @@ class Door:
         self.tasks.add(task)
         task.add_done_callback(self._finished)
         return task
+
+    def spawn_in_turn(
+        self, connection: Connection, work: Callable[[], Awaitable[None]]
+    ) -> asyncio.Task[None]:
+        """Run a request when those that the connection made before in this way are done."""
+        earlier = self.turns.get(connection)
+
+        async def in_turn() -> None:
+            if earlier is not None:
+                await asyncio.wait([earlier])
+            await work()
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self.turns.get(connection) is task:
+                del self.turns[connection]
+
+        task = self.turns[connection] = self.spawn(in_turn())
+        task.add_done_callback(done)
+        return task
+
+    def hold(self, connection: Connection, holding: Holding) -> None:
+        """Remember what a connection holds, until it ends."""
+        self.holdings[connection] = holding
+        self.hub.count(connection, holding)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

@@ -1,5 +1,6 @@
 """What goes over the wire, without any I/O: WebSocket frames, SSE blocks, and our JSON in them."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from gateway.errors import BadFrame, CloseCode, GatewayError
 from gateway.hub.subscription import AT_ONCE, Pace, Standing
+from gateway.principals import Principal
 
 PING = b"\x89\x00"
 """A whole WebSocket ping frame, RFC 6455 section 5.5.2."""
@@ -35,10 +37,19 @@ class SendCommand(msgspec.Struct, forbid_unknown_fields=True):
     idempotency_key: str | None = None
 
 
+class Introduce(msgspec.Struct, forbid_unknown_fields=True):
+    """Who is at the other end: exactly one of them."""
+
+    token: str | None = None
+    ticket: str | None = None
+
+
 class ClientFrame(msgspec.Struct, forbid_unknown_fields=True):
-    """One request; exactly one of the last three."""
+    """One request; exactly one of what follows the id."""
 
     id: int | str | None = None
+    authenticate: Introduce | None = None
+    refresh: Introduce | None = None
     subscribe: Subscribe | None = None
     unsubscribe: Unsubscribe | None = None
     command: SendCommand | None = None
@@ -47,6 +58,7 @@ class ClientFrame(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(ClientFrame).decode
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises; the last for JSON that is nested too deeply."""
+_REQUESTS = ("subscribe", "unsubscribe", "command", "authenticate", "refresh")
 _EXPECTED = 'expected {"id": …, "subscribe" or "unsubscribe" or "command": {…}}'
 
 
@@ -62,7 +74,7 @@ def parse(text: bytes) -> ClientFrame:
     except _NOT_JSON as error:
         identity, fatal = _salvage(text)
         raise BadFrame(f"{_EXPECTED}; {error}", id=identity, fatal=fatal) from error
-    if sum(each is not None for each in (frame.subscribe, frame.unsubscribe, frame.command)) != 1:
+    if sum(getattr(frame, name) is not None for name in _REQUESTS) != 1:
         raise BadFrame(f"{_EXPECTED}, exactly one of them", id=frame.id, fatal=False)
     return frame
 
@@ -106,6 +118,21 @@ def _told(standing: Standing, pace: Pace) -> dict[str, Any]:
 
 def unsubscribed(identity: int | str | None, channel: str) -> bytes:
     return _answer(identity, "unsubscribed", {"channel": channel})
+
+
+def withdrawn(channel: str, error: GatewayError) -> bytes:
+    """Return what tells of a subscription that was ended because it is not allowed any more."""
+    said = {"code": error.code, "status": error.status, "detail": error.detail}
+    return _answer(None, "unsubscribed", {"channel": channel, "error": said})
+
+
+def authenticated(identity: int | str | None, name: str, principal: Principal) -> bytes:
+    """Return the answer to `authenticate` or `refresh`: who it is, and for how long."""
+    who = {"id": principal.id, "type": str(principal.type)}
+    content: dict[str, Any] = {"principal": who}
+    if principal.expires is not None:
+        content["expires_in_ms"] = max(0, int((principal.expires - time.time()) * 1000))
+    return _answer(identity, name, content)
 
 
 def accepted(identity: int | str | None, command_id: str) -> bytes:

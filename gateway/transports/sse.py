@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import BadRequest, CloseCode, GatewayError, TooManySubscriptions
 from gateway.hub.subscription import Encoding, Request
+from gateway.limits.quotas import Holding
+from gateway.principals import Caller, Transport
 from gateway.transports import frames
 from gateway.transports.connection import SILENT_BEATS, Buffered, Detached, watch_peer
 from gateway.transports.door import Door, parse_after, parse_pace
@@ -31,8 +33,8 @@ class DetachedEventStream(Detached):
     def encoding(self) -> Encoding:
         return frames.EVENT_STREAM_CHUNKS
 
-    def __init__(self, transport: asyncio.Transport, door: Door) -> None:
-        super().__init__(transport, door.hub)
+    def __init__(self, transport: asyncio.Transport, door: Door, caller: Caller) -> None:
+        super().__init__(transport, door.hub, caller)
         watch_peer(transport, SILENT_BEATS * door.heartbeat)
         door.hub.open(self)
 
@@ -53,8 +55,8 @@ class PlainEventStream(Buffered):
     def encoding(self) -> Encoding:
         return frames.EVENT_STREAM_BLOCKS
 
-    def __init__(self, door: Door) -> None:
-        super().__init__(door.hub)
+    def __init__(self, door: Door, caller: Caller) -> None:
+        super().__init__(door.hub, caller)
         door.hub.open(self)
 
     def wrap(self, block: bytes) -> bytes:
@@ -67,26 +69,37 @@ class PlainEventStream(Buffered):
 class DetachedResponse(Response):
     """Sends the head through ASGI, so that all middleware sees it, and then detaches."""
 
-    def __init__(self, door: Door, wish: "Wish") -> None:
+    def __init__(self, door: Door, wish: "Wish", holding: Holding) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(HEADERS)
         self._door = door
         self._wish = wish
+        self._holding = holding
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        connection = scope["extensions"]["gateway.detach"](
-            lambda transport: DetachedEventStream(transport, self._door)
-        )
-        self._wish.subscribe(self._door, connection)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            connection = scope["extensions"]["gateway.detach"](
+                lambda transport: DetachedEventStream(transport, self._door, self._wish.caller)
+            )
+        except BaseException:
+            self._holding.close()
+            raise
+        self._door.hold(connection, self._holding)
+        if self._door.admit(connection):
+            self._wish.subscribe(self._door, connection)
 
 
 class Wish:
     """What a request for an event stream asks for."""
 
-    def __init__(self, door: Door, request: HTTPRequest) -> None:
-        """Read the request. Raises `BadRequest`, `UnknownChannel`, `TooManySubscriptions`."""
+    def __init__(self, door: Door, request: HTTPRequest, caller: Caller) -> None:
+        """Read the request.
+
+        Raises `BadRequest`, `UnknownChannel`, `TooManySubscriptions`, `Forbidden`, `Unauthorized`.
+        """
+        self.caller = caller
         query = request.query_params
         channels = tuple(dict.fromkeys(query.getlist("channel")))
         if not channels:
@@ -95,10 +108,12 @@ class Wish:
             raise TooManySubscriptions(
                 f"expected at most {door.max_subscriptions} channels but got {len(channels)}"
             )
-        self._channels = tuple(door.check_channel(name) for name in channels)
+        self.channels = tuple(
+            door.dispatcher.guard.check_channel(name, caller) for name in channels
+        )
         token = request.headers.get("last-event-id") or query.get("last_event_id")
         self._after = parse_after(token or None)
-        self._paces = door.paces(self._channels, parse_pace(query))
+        self._paces = door.paces(self.channels, parse_pace(query))
 
     def subscribe(self, door: Door, connection: DetachedEventStream | PlainEventStream) -> None:
         """Subscribe a connection to what was asked for."""
@@ -109,7 +124,7 @@ class Wish:
         door.hub.subscribe(
             connection,
             Request(
-                self._channels,
+                self.channels,
                 self._after,
                 acknowledge=lambda standings: connection.wrap(
                     frames.sse_subscribed(standings, self._paces)
@@ -125,21 +140,40 @@ async def endpoint(request: HTTPRequest) -> Response:
     door: Door = request.app.state.door
     if request.method == "HEAD":
         return Response(headers=HEADERS)
-    wish = Wish(door, request)
+    caller = await door.identify(request, Transport.SSE)
+    wish = Wish(door, request, caller)
+    await door.dispatcher.guard.check_owner(wish.channels, caller)
+    holding = await door.dispatcher.guard.enter(caller, subscriptions=len(wish.channels))
     if "gateway.detach" in request.scope.get("extensions", {}):
-        return DetachedResponse(door, wish)
-    return EventSourceResponse(
-        _stream(door, wish),
-        ping=0,  # the hub sends our heartbeats
-        headers=HEADERS,
-        send_timeout=SILENT_BEATS * door.heartbeat,
-    )
+        return DetachedResponse(door, wish, holding)
+    return PlainResponse(door, wish, holding)
 
 
-async def _stream(door: Door, wish: Wish) -> AsyncIterator[bytes]:
-    connection = PlainEventStream(door)
+class PlainResponse(EventSourceResponse):
+    """The stream for any ASGI server."""
+
+    def __init__(self, door: Door, wish: Wish, holding: Holding) -> None:
+        self._holding = holding
+        super().__init__(
+            _stream(door, wish, holding),
+            ping=0,  # the hub sends our heartbeats
+            headers=HEADERS,
+            send_timeout=SILENT_BEATS * door.heartbeat,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._holding.close()
+
+
+async def _stream(door: Door, wish: Wish, holding: Holding) -> AsyncIterator[bytes]:
+    connection = PlainEventStream(door, wish.caller)
+    door.hold(connection, holding)
     try:
-        wish.subscribe(door, connection)
+        if door.admit(connection):
+            wish.subscribe(door, connection)
         async for data in connection.chunks():
             yield data
     finally:

@@ -5,10 +5,13 @@ transport and returns the protocol that owns it from then on. The ASGI server fo
 connection, and the endpoint returns.
 """
 
+import asyncio
+import random
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
@@ -16,8 +19,11 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol as StateMachine
 
-from gateway.transports.connection import Detached
-from gateway.transports.websocket import DetachedSocket
+from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout
+from gateway.limits.firstline import PENALTY, FirstLine, too_often
+from gateway.transports.connection import FAREWELL, Detached
+from gateway.transports.refusals import Handshake, refusal
+from gateway.transports.rfc6455 import DetachedSocket
 
 D = TypeVar("D", bound=Detached)
 S = TypeVar("S", bound=DetachedSocket)
@@ -26,8 +32,13 @@ EXTENSION = "gateway.detach"
 MAX_HEAD = 64 << 10
 """Bytes of a request's head, or of its trailers. The parser has no bound of its own, and copies a
 line that grows with every read: a large one would hold up everybody."""
+HESITATION = 0.5
+"""Seconds after which who asks too often through a proxy is refused. Its next request, which waits
+for that, costs nothing meanwhile; and the proxy's connection is not taken up for long."""
 HEAD_PATIENCE = 20.0
 """Seconds for the head of a request to come."""
+READ_PATIENCE = 60.0
+"""Seconds for a peer to read 64 KiB of an answer."""
 
 
 class _Gone(Transport):
@@ -52,20 +63,82 @@ class HTTPProtocol(HttpToolsProtocol):
     _unparsed = 0
     """Bytes that came since the parser last told of a whole head or a piece of a body."""
     _deadline: TimerHandle | None = None
+    """For a head to come, while nothing else is going on."""
+    _unread: TimerHandle | None = None
+    """For the peer to read what waits for it."""
+    _ignored = False
+    """The request wants another protocol than ours, and is being read once more without that."""
+    _deaf: TimerHandle | None = None
+    """Until when nothing is read."""
+    _unheard = b""
+    """What came all the same: uvloop reads once before it heeds a new connection's pause."""
+    _unwelcome = False
+    """The request that is being read was refused before anything was looked at."""
+    first_line: FirstLine | None = None
+    """Counts what each address asks; None: nobody does."""
+    answer: Callable[[GatewayError], Any] | None = None
+    """Returns the ASGI application that answers with an error."""
+
+    @classmethod
+    def behind(
+        cls, first_line: FirstLine, answer: Callable[[GatewayError], Any]
+    ) -> "type[HTTPProtocol]":
+        """Return the same protocol, on which a first line counts the requests.
+
+        `answer` returns the ASGI application that answers with an error.
+        """
+        members = {"first_line": first_line, "answer": staticmethod(answer)}
+        return type(cls.__name__, (cls,), members)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
+        if self.first_line and self.client and (pause := self.first_line.early(self.client[0])):
+            self._be_deaf(pause)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._was_read()
+        self._listen()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Feed the parser. uvicorn's own answers what is no request in plain text, and warns."""
+        if self._deaf is not None:
+            self._unheard += data
+            self.transport.pause_reading()
+            return
+        self._unset_keepalive_if_required()
         self._unparsed += len(data)
-        super().data_received(data)
-        if self._unparsed > MAX_HEAD and not self.transport.is_closing():
-            self._refuse(b"431 Request Header Fields Too Large")
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+            self._read_without_upgrade(data[upgrade.args[0] :])
+        except HttpParserError:
+            self._refuse(BadRequest("expected a request of HTTP/1.1"))
+        if self._unparsed > MAX_HEAD:
+            self._refuse(HeadTooLarge(f"expected at most {MAX_HEAD} bytes"))
+        elif self.cycle is None or self.cycle.response_complete:
+            self._await_head()  # whatever came was no whole head, or a body that nobody wants
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Read on as if nothing but HTTP/1.1 had been asked for, which RFC 9110, 7.8, allows.
+
+        The parser takes what follows the head for the other protocol, so that a body would be lost.
+        """
+        if self.scope["method"] == "CONNECT":
+            self._refuse(BadRequest("expected a request for this server but got CONNECT"))
+            return
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = HttpRequestParser(self)
+        self._ignored = False
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,36 +150,126 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unparsed = 0
-        super().on_message_complete()
+        if not self._ignored:
+            super().on_message_complete()
 
     def _await_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(
-                HEAD_PATIENCE, self._refuse, b"408 Request Timeout"
-            )
+        if self._deadline is None and not self.transport.is_closing():
+            late = RequestTimeout(f"expected a request within {HEAD_PATIENCE:g} s")
+            self._deadline = self.loop.call_later(HEAD_PATIENCE, self._refuse, late)
 
     def _head_came(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _refuse(self, status: bytes) -> None:
+    def _refuse(self, error: GatewayError) -> None:
         self._head_came()
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(
-                b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self.transport.write(refusal(error))
+        elif not cycle.response_started and not self.pipeline:
+            self.transport.write(refusal(error))
+            cycle.disconnected = True  # who works on the request hears of it, and says nothing
+            cycle.message_event.set()
+        self._close()
+
+    def _close(self) -> None:
+        """Close, and do not wait for ever for the peer to read what was written before."""
         self.transport.close()
+        self.loop.call_later(FAREWELL, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing():
+            self._close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(READ_PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._was_read()
+
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
         self._head_came()
+        self._ignored = self.parser.should_upgrade() and not self._should_upgrade()
+        if self._ignored:
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            return
         self.scope["extensions"] = cast(Any, {EXTENSION: self.detach})
+        if self.url.startswith(b"http"):
+            self._heed_target()
+        pause = self._ask()
+        self._unwelcome = pause > 0
+        if not pause:
+            super().on_headers_complete()
+            return
+        app, self.app = self.app, cast(Any, self._turn_away(pause))
         super().on_headers_complete()
+        self.app = app
+
+    def _turn_away(self, pause: float) -> Callable[..., Awaitable[None]]:
+        """Return the application that answers a request which came too often, when it is time."""
+
+        async def turn_away(scope: Any, receive: Any, send: Any) -> None:
+            assert self.answer is not None
+            if self._deaf is None:  # a proxy's connection, which others need as well
+                await asyncio.sleep(random.uniform(0.5, 1.5) * HESITATION)
+            await self.answer(too_often(pause))(scope, receive, send)
+
+        return turn_away
+
+    def _ask(self) -> float:
+        """Return 0 if the request may come in, or for how many seconds its sender must be quiet."""
+        if self.first_line is None or self.client is None:
+            return 0.0
+        peer = self.client[0]
+        pause = self.first_line.ask(peer, lambda: map(_text, self.headers))
+        if pause and not self.first_line.is_proxy(peer):  # there, others speak over it too
+            self._be_deaf(pause)
+        return pause
+
+    def _be_deaf(self, seconds: float) -> None:
+        """Read nothing for a while: whoever asks too often costs nothing meanwhile."""
+        if self._deaf is None:
+            self.transport.pause_reading()
+            # Not for all connections equally long: they would all come back in one moment.
+            self._deaf = self.loop.call_later(random.uniform(1.0, 1.5) * seconds, self._listen)
+
+    def _listen(self) -> None:
+        if self._deaf is not None:
+            self._deaf.cancel()
+            self._deaf = None
+            if not self.transport.is_closing():
+                data, self._unheard = self._unheard, b""
+                if not self.flow.read_paused:
+                    self.transport.resume_reading()
+                if data:
+                    self.data_received(data)
+
+    def _heed_target(self) -> None:
+        """Take the host from a target that names one, as RFC 9112, 3.2.2, demands."""
+        target = parse_url(self.url)
+        host = target.host if target.port is None else b"%b:%d" % (target.host, target.port)
+        self.headers[:] = [
+            (name, host if name == b"host" else value) for name, value in self.headers
+        ]
 
     def handle_websocket_upgrade(self) -> None:
         """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again."""
-        if not self._is_ordinary():
+        if self._unwelcome:
+            self._refuse(too_often(PENALTY))
+        elif not self._is_ordinary():
             super().handle_websocket_upgrade()  # which knows what to refuse of it
         else:
             self.connections.discard(self)
@@ -146,9 +309,16 @@ class HTTPProtocol(HttpToolsProtocol):
     def _forget(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
         self._head_came()
+        self._was_read()
+        self._listen()
         self.parser = None  # type: ignore[assignment]
         cast(Any, self.scope).pop("extensions", None)
         self.transport = _GONE
+
+
+def _text(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    name, value = header
+    return name.decode("latin-1"), value.decode("latin-1")
 
 
 def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:
@@ -160,6 +330,21 @@ def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """WebSocket by uvicorn up to the handshake; then it can be detached."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.conn = Handshake(
+            extensions=self.conn.available_extensions,
+            max_size=self.config.ws_max_size,
+            logger=self.conn.logger,
+        )
+
+    async def send(self, message: Any) -> None:
+        """Send; uvicorn takes a handshake that was refused for one that nobody answered."""
+        await super().send(message)
+        last = not message.get("more_body", False)
+        if message["type"] == "websocket.http.response.body" and last:
+            self.handshake_complete = True
 
     def begin(self, request: Request) -> None:
         """Take a request that was parsed already; what comes after it are frames."""
@@ -173,9 +358,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # It cannot be read as a handshake (a body, too many or too long headers): the state
             # machine only falls silent then, and the peer would wait for ever.
             self.handshake_initiated = self.handshake_complete = self.close_sent = True
-            self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
+            error = BadRequest("expected a handshake without a body, with few and short headers")
+            self.transport.write(refusal(error))
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:

@@ -58,9 +58,18 @@ class Attempts:
         self._quarantine = Quarantine()
         self._runs = itertools.count(1)
 
-    async def carry(self, job: Job, partition: Partition) -> float | None:
+    @property
+    def full(self) -> bool:
+        """Whether another command would have to wait for one that runs."""
+        return self._slots.locked()
+
+    async def carry(
+        self, job: Job, partition: Partition, *, on_settling: Callable[[], object]
+    ) -> float | None:
         """Try a command once, and commit what came of it.
 
+        `on_settling` is called before it is settled for good: what is asked of the broker from then
+        on comes after that.
         Returns the seconds until it may be tried again; None if it is done.
         Cancelling cancels the handler; its attempt is made again by whoever holds the partition
         next, and stays counted unless it is handed back.
@@ -72,6 +81,8 @@ class Attempts:
             return None
         settlement = await self._attempt(job, partition)
         if isinstance(settlement, Settlement):
+            if settlement.done:
+                on_settling()
             await self._settle(job, partition, settlement)
             job.busy = False
             return None if settlement.done else settlement.retry_in_ms / 1000
@@ -84,7 +95,9 @@ class Attempts:
         return handler is None or handler.keep_order
 
     async def _read_again(self, job: Job, partition: Partition) -> bool:
-        delivery = await self._insist(partition, lambda: self._streams.read_again(job.delivery))
+        delivery = await self._insist(
+            job, partition, lambda: self._streams.read_again(job.delivery)
+        )
         if delivery is not None:
             partition.unpark(job, delivery)
         return delivery is not None
@@ -104,8 +117,10 @@ class Attempts:
         async with self._slots:
             job.busy = True
             attempt = await self._start(job, partition)
+            await job.await_turn()
             if attempt is None:
                 return None
+            job.taken = True
             if isinstance(attempt, int) and attempt < 0:
                 return -attempt / 1000
             if isinstance(attempt, int) or not partition.held:
@@ -121,11 +136,13 @@ class Attempts:
         started = started_event(job.envelope, time=time)
         channel = self._settlements.life(job.envelope)
         return await self._insist(
+            job,
             partition,
             lambda: self._commits.start(
                 job.delivery,
                 job.envelope.id,
                 self._token,
+                taken=job.taken,
                 run=run,
                 limit=handler.attempts if handler else UNLIMITED,
                 time=time,
@@ -203,14 +220,18 @@ class Attempts:
 
     async def _settle(self, job: Job, partition: Partition, settlement: Settlement) -> None:
         committed = await self._insist(
+            job,
             partition,
             lambda: self._commits.settle(job.delivery, job.envelope.id, self._token, settlement),
         )
         if not committed:
             raise LeaseLost
 
-    async def _insist(self, partition: Partition, step: Callable[[], Awaitable[T]]) -> T:
-        """Take a step again and again while the broker is away and the lease may still be ours."""
+    async def _insist(self, job: Job, partition: Partition, step: Callable[[], Awaitable[T]]) -> T:
+        """Take a step again and again while the broker is away and the lease may still be ours.
+
+        The first time in the round trip of the one before it, later only when that is settled.
+        """
         for tries in itertools.count(1):
             try:
                 return await step()
@@ -218,6 +239,7 @@ class Attempts:
                 if not partition.held:
                     raise LeaseLost from error
             await asyncio.sleep(BROKER_BACKOFF.delay(tries))
+            await job.await_turn()
         raise AssertionError("unreachable")
 
 
@@ -236,6 +258,7 @@ def _command(envelope: Envelope, handler: Handler, number: int) -> Command[Any]:
         traceparent=envelope.traceparent,
         authtype=envelope.authtype,
         authid=envelope.authid,
+        authclaims=envelope.authclaims,
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from gateway.broker.broker import Broker
 from gateway.broker.eventlog import Lost
 from gateway.broker.line import Line
+from gateway.broker.streams import Delivery
 from gateway.config import Config
 from gateway.errors import BrokerUnavailable
 from gateway.policy.compiler import Policy
@@ -21,7 +22,7 @@ from gateway.worker.holdings import BALANCE, Holdings
 from gateway.worker.loading import Handlers
 from gateway.worker.partitions import Job, Partition
 from gateway.worker.settlements import Settlements
-from gateway.worker.supervision import Link, Tasks, cancelled
+from gateway.worker.supervision import Link, Tasks
 
 BLOCK_MS = 4000
 """How long one read waits for commands. It is cut short when there is something else to read."""
@@ -77,11 +78,13 @@ class Worker:
         self._streams = broker.commands
         self._line = Line(broker.blocking())
         self._stopping, self._changed, self._nudge = (asyncio.Event() for _ in range(3))
+        self._waiting: asyncio.Timeout | None = None
+        """Of the read that waits for commands: by it a change cuts the read short."""
         leases = broker.leases(self.name, ttl=config.worker.lease)
         self._pace = min(leases.ttl / 3, BALANCE)
         self._patience = leases.ttl / 3
         self._holdings = Holdings(
-            leases, self._names, self._streams.partitions, on_change=self._changed.set
+            leases, self._names, self._streams.partitions, on_change=self._change
         )
         self._commits = broker.commits
         self._attempts = Attempts(
@@ -180,10 +183,9 @@ class Worker:
                 continue
             try:
                 await self._reclaim([each for each in partitions if each.uncertain])
-                # Where one came alone, only its partition is asked for it: each that is asked
-                # keeps it waiting. Where many came, more will have come meanwhile.
-                ready = [] if many else await self._wait(partitions)
-                many = await self._take(ready or partitions) > 1
+                # Where many came, more will have come meanwhile.
+                take_up = self._take if many else self._await
+                many = await take_up(partitions) > 1
             except Lost:
                 logger.warning("the log was emptied; its streams are made anew")
                 return
@@ -217,7 +219,7 @@ class Worker:
 
     async def _take(self, partitions: Sequence[Partition]) -> int:
         """Take new commands, and return how many they were."""
-        asked = {each.id: each for each in partitions if each.held and not each.closing}
+        asked = {each.id: each for each in partitions if each.certain}
         if not asked:
             return 0
         left = (MAX_BYTES - self._holdings.bytes) // (self._largest * len(asked))
@@ -236,25 +238,60 @@ class Worker:
         for delivery in taken.deliveries:
             partition = asked[delivery.stream, delivery.partition]
             partition.newest = delivery.entry
-            self._add(partition, Job(delivery))
+            # Where an older one turned out to be missing, these are reclaimed together with it.
+            if not partition.uncertain and not partition.knows(delivery):
+                self._add(partition, Job(delivery))
         sizes = [len(each.envelope) for each in taken.deliveries]
         self._largest = max(MIN_SIZE, self._largest // 2, *sizes)
         return len(taken.deliveries)
 
-    async def _wait(self, partitions: Sequence[Partition]) -> list[Partition]:
+    async def _await(self, partitions: Sequence[Partition]) -> int:
+        """Wait for commands, take them up, and return how many they were.
+
+        Only the partitions that have some are asked for them: each that is asked keeps them
+        waiting. A command that came alone is not asked for at all if it may begin.
+        """
+        shown = await self._wait(partitions)
+        if not shown:  # after a time look at them all, whatever became of them
+            return await self._take(partitions)
+        asked = [each for each in shown if not self._begin(each, shown[each])]
+        return len(shown) - len(asked) + await self._take(asked)
+
+    def _begin(self, partition: Partition, deliveries: Sequence[Delivery]) -> bool:
+        """Begin a command that came alone, if it need not wait: its first attempt takes it."""
+        if len(deliveries) != 1 or self._attempts.full or not partition.certain:
+            return False
+        job = Job(deliveries[0], taken=False)
+        if not partition.may_begin(job):
+            return False
+        partition.newest = job.delivery.entry
+        self._largest = max(self._largest, len(job.delivery.envelope))
+        self._add(partition, job)
+        return True
+
+    async def _wait(self, partitions: Sequence[Partition]) -> dict[Partition, Sequence[Delivery]]:
         """Wait until some of the partitions have commands, or there are others to read.
 
-        Returns those that have some.
+        Returns those that have some, with the first of them.
         """
+        if self._changed.is_set():
+            return {}
         newest = {each.id: each.newest for each in partitions}
-        arrival = asyncio.ensure_future(self._streams.wait(self._line, newest, block_ms=BLOCK_MS))
-        change = asyncio.ensure_future(self._changed.wait())
         try:
-            await asyncio.wait([arrival, change], return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(None) as self._waiting:
+                found = await self._streams.wait(self._line, newest, block_ms=BLOCK_MS)
+        except TimeoutError:  # there are others to read
+            return {}
         finally:
-            await cancelled(arrival, change)
-        found = set() if arrival.cancelled() else arrival.result()
-        return [each for each in partitions if each.id in found]
+            self._waiting = None
+        return {each: found[each.id] for each in partitions if each.id in found}
+
+    def _change(self) -> None:
+        """There are other partitions to read: whoever waits for commands looks again."""
+        self._changed.set()
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+            self._waiting = None
 
     def _add(self, partition: Partition, job: Job) -> None:
         """Let a command run, or wait behind the others of its key."""
@@ -274,38 +311,49 @@ class Worker:
         task.add_done_callback(partial(self._lane_ended, partition))
 
     async def _work(self, partition: Partition, job: Job) -> None:
-        """Carry a command on, then the next of its key."""
-        task = asyncio.current_task()
-        assert task is not None
-        following: Job | None = job
+        """Carry a command on, then have the next of its key follow."""
         try:
-            while following:
-                partition.tasks[task] = job = following
-                delay = await self._attempts.carry(job, partition)
-                following = None if partition.closing else self._go_on(partition, job, delay)
+            delay = await self._attempts.carry(
+                job, partition, on_settling=partial(self._begin_next, partition, job)
+            )
         except LeaseLost:
             self._holdings.lose(partition.id)
+            return
+        if not job.taken:  # another one may have been taken in its place
+            partition.uncertain = True
+            self._change()
+        self._go_on(partition, job, delay)
 
-    def _go_on(self, partition: Partition, job: Job, delay: float | None) -> Job | None:
-        """Return the command of a key that follows one that is done, or that has to wait."""
+    def _begin_next(self, partition: Partition, job: Job) -> None:
+        """Have the next of a key begun in the round trip that settles the one before it."""
+        following = partition.next_begins(job)
+        if following:
+            self._start_lane(partition, following)
+
+    def _go_on(self, partition: Partition, job: Job, delay: float | None) -> None:
+        """Let those of a key go on behind one that is done, or that has to wait."""
+        following = None
         if delay is None:
             following = partition.finish(job)
-            self._make_room(partition)
-            return following
-        following = partition.rest(
-            job,
-            delay,
-            keeps_order=self._attempts.keeps_order(job),
-            wake=partial(self._start_lane, partition),
-        )
-        self._park(partition, job)
-        return following
+        elif not partition.closing:
+            following = partition.rest(
+                job,
+                delay,
+                keeps_order=self._attempts.keeps_order(job),
+                wake=partial(self._start_lane, partition),
+            )
+            self._park(partition, job)
+        if following and following.turn:
+            following.turn.set()
+            following.turn = None
+        elif following and not partition.closing:
+            self._start_lane(partition, following)
 
     def _make_room(self, partition: Partition) -> None:
         """Read again of a partition that was full, once half of what it may hold is gone."""
         if partition.full and len(partition.tasks) <= self._prefetch // 2:
             partition.full = False
-            self._changed.set()
+            self._change()
 
     def _lane_ended(self, partition: Partition, task: asyncio.Task[None]) -> None:
         partition.tasks.pop(task, None)

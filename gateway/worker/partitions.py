@@ -28,10 +28,12 @@ OVERHEAD = 1024
 class Job:
     """One command that was read."""
 
-    __slots__ = ("busy", "crashes", "delivery", "envelope", "mistake", "parked")
+    __slots__ = ("busy", "crashes", "delivery", "envelope", "mistake", "parked", "taken", "turn")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, *, taken: bool = True) -> None:
         self.delivery = delivery
+        self.taken = taken
+        """It is pending for this worker. Otherwise its first attempt takes it."""
         self.mistake = ""
         """Why the entry is no command; empty if it is one."""
         self.crashes = 0
@@ -40,11 +42,18 @@ class Job:
         """An attempt is under way that is not yet settled."""
         self.parked = False
         """Its bytes were put away; they have to be read again before it runs."""
+        self.turn: asyncio.Event | None = None
+        """Set when the one before it in its lane is settled, if it was begun with that settling."""
         try:
             self.envelope = _decode(delivery.envelope)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.mistake = f"expected a command but {error}"
             self.envelope = _nameless(delivery)
+
+    async def await_turn(self) -> None:
+        """Wait until the one before it is settled."""
+        if self.turn is not None:
+            await self.turn.wait()
 
     @property
     def weight(self) -> int:
@@ -116,6 +125,11 @@ class Partition:
         return not self.lost and time.monotonic() < self.expires
 
     @property
+    def certain(self) -> bool:
+        """Whether new commands may be taken: all that are older are known here."""
+        return self.held and not self.closing and not self.uncertain
+
+    @property
     def idle(self) -> bool:
         """Whether nothing of it is under way."""
         return not self.tasks
@@ -123,6 +137,10 @@ class Partition:
     def knows(self, delivery: Delivery) -> bool:
         """Return whether a command is here already."""
         return delivery.entry in self._known
+
+    def may_begin(self, job: Job) -> bool:
+        """Return whether a command that was not taken up yet would wait for no other one."""
+        return job.lane not in self._lanes and not self.knows(job.delivery)
 
     def add(self, job: Job) -> bool:
         """Take a command up, after all that are there. Returns whether it opens a new lane."""
@@ -135,6 +153,17 @@ class Partition:
             return True
         lane.append(job)
         return False
+
+    def next_begins(self, job: Job) -> Job | None:
+        """Return the one behind a command, the first of its lane, which is about to be settled.
+
+        It may be begun, but does nothing before its `turn`. From now on nothing comes before it.
+        """
+        lane = self._lanes[job.lane]
+        if self.closing or len(lane) == 1 or lane[1].parked:
+            return None
+        lane[1].turn = asyncio.Event()
+        return lane[1]
 
     def finish(self, job: Job) -> Job | None:
         """Remove a command, the first of its lane, and return the one that may run next."""
@@ -170,7 +199,7 @@ class Partition:
         return None
 
     def _rejoin(self, job: Job) -> bool:
-        """Put a command back before all newer ones, but not before the one that runs.
+        """Put a command back before all newer ones, but not before what was begun.
 
         Returns whether it opens a new lane.
         """
@@ -179,7 +208,7 @@ class Partition:
             self._lanes[job.lane] = deque([job])
             return True
         place = 1
-        while place < len(lane) and lane[place].position < job.position:
+        while place < len(lane) and (lane[place].turn or lane[place].position < job.position):
             place += 1
         lane.insert(place, job)
         return False

@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
-
-AGAIN = 0.05
-"""Seconds after which a task that did not end is cancelled once more."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,21 +83,3 @@ class Link:
         if self._up:
             self._up = False
             logger.warning("waiting for the broker: %s", str(error) or "it did not answer in time")
-
-
-async def cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and return when they have ended. Cancelling this does not cut that short."""
-    ending = asyncio.create_task(_end(tasks))
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError:
-        await ending
-        raise
-
-
-async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    pending = set(tasks)
-    while pending:  # more than once: what redis-py makes of a cancellation, see `connections.py`
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=AGAIN)

@@ -10,16 +10,15 @@ import pytest
 from gateway import Command, Event, Rejected, handles
 from gateway.config import (
     BrokerConfig,
-    Bytes,
     ChannelConfig,
     CommandConfig,
     Config,
     EventsConfig,
     FeedConfig,
     HistoryConfig,
-    Seconds,
     ServerConfig,
 )
+from gateway.settings import Bytes, Seconds
 from tests.api.stand import Stand, standing
 from tests.servers import RunningServer
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,9 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.api.problems import respond
 from gateway.app import Gateway
+from gateway.auth.authenticator import Source
 from gateway.broker.broker import Broker, open_broker
 from gateway.config import Config
 from gateway.policy.compiler import Policy
@@ -57,12 +59,14 @@ class Stand:
 
 
 @contextlib.asynccontextmanager
-async def standing(config: Config, *handlers: Handler) -> AsyncIterator[Stand]:
-    """Serve on a free port, and have the handlers work."""
+async def standing(
+    config: Config, *handlers: Handler, sources: Sequence[Source] = ()
+) -> AsyncIterator[Stand]:
+    """Serve on a free port, and have the handlers work. `sources` know credentials."""
     policy = Policy.of(config)
     async with contextlib.AsyncExitStack() as stack:
         broker = await stack.enter_async_context(open_broker(config.broker))
-        gateway = Gateway(config, policy, broker)
+        gateway = Gateway(config, policy, broker, sources=sources)
         await stack.enter_async_context(gateway.running())
         if handlers:
             worker = Worker(broker, handlers_of(*handlers), policy, config)
@@ -88,11 +92,12 @@ async def working(worker: Worker) -> AsyncIterator[None]:
 async def _listening(gateway: Gateway, config: Config) -> AsyncIterator[int]:
     protocols: Any = uvicorn.Config(
         gateway.app(),
-        http=HTTPProtocol,
+        http=HTTPProtocol.behind(gateway.first_line, respond),
         ws=WebSocketProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws_max_size=config.server.max_frame,
         ws_per_message_deflate=False,
         ws_ping_interval=None,

@@ -168,7 +168,7 @@ async def test_a_body_that_would_be_too_large_is_refused_before_it_comes(api: St
 async def test_a_client_that_goes_away_in_the_middle_leaves_no_command(
     api: Stand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "gateway")
+    caplog.set_level("DEBUG", "gateway")
     before = await accepted(api)
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(b"POST /unheard HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{}")

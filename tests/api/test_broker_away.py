@@ -15,8 +15,9 @@ import msgspec
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.config import Config, Seconds
+from gateway.config import Config
 from gateway.errors import GatewayError
+from gateway.settings import Seconds
 from tests.api.conftest import TOKEN, config_of
 from tests.api.stand import Stand, problem, standing
 from tests.servers import RunningServer, eventually, lasting

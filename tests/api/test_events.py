@@ -11,7 +11,8 @@ import pytest
 
 from gateway.api.cloudevents import MAX_BATCH
 from gateway.broker.keys import Keys
-from gateway.config import Bytes, Config, EventsConfig
+from gateway.config import Config, EventsConfig
+from gateway.settings import Bytes
 from tests.api.conftest import TOKEN, config_of
 from tests.api.stand import Stand, problem, standing
 from tests.servers import RunningServer

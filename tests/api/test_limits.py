@@ -10,9 +10,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.config import Bytes, Config, Seconds
+from gateway.config import Config
 from gateway.configfile import load
 from gateway.errors import ConfigError
+from gateway.settings import Bytes, Seconds
 from tests.api.conftest import config_of
 from tests.api.stand import Stand, problem, standing
 from tests.servers import RunningServer

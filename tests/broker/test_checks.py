@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.client import connect
-from gateway.config import BrokerConfig, Seconds
+from gateway.config import BrokerConfig
 from gateway.errors import StartError
+from gateway.settings import Seconds
 from tests.broker.fakes import bulk, fake_server, listening
 from tests.servers import (
     RunningServer,

@@ -13,10 +13,10 @@ from gateway.broker.keys import Keys
 from gateway.broker.streams import CommandStreams
 from gateway.channels import EARLIEST
 from gateway.commands import CommandStatus, Envelope, Status, life_event
-from gateway.config import Seconds
 from gateway.errors import KeyReused, StreamFull
 from gateway.events import Event, Publication, Retention, encode, new_id, now, with_channel
 from gateway.idempotency import NONE, Identity
+from gateway.settings import Seconds
 from tests.servers import Broker as Server
 from tests.servers import eventually
 

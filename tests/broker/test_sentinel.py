@@ -12,8 +12,9 @@ import pytest
 
 from gateway.broker.client import Clients, connect, opened, translated
 from gateway.broker.sentinel import NoMaster, Sentinels
-from gateway.config import BrokerConfig, Seconds
+from gateway.config import BrokerConfig
 from gateway.errors import BrokerUnavailable, StartError
+from gateway.settings import Seconds
 from tests.broker.fakes import bulk, fake_server, listening
 from tests.sentinels import MASTER, replicated, sentinel
 from tests.servers import eventually, free_port, redis7_binary, running, valkey_binary

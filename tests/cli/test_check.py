@@ -52,6 +52,25 @@ def other(command): ...
 """
 
 
+LIMITED = """
+[server]
+trusted_proxies = ["10.0.0.0/8"]
+[[commands]]
+path = "/a"
+type = "a.b"
+stream = "a"
+[[limits]]
+name = "orders"
+per = ["principal", "command"]
+rate = "600/m"
+commands = ["a.b"]
+queue = { size = 5, wait = "2s" }
+when = "principal.id != 'root'"
+[quotas]
+connections_per_ip = 20
+"""
+
+
 @pytest.fixture
 def wrong(tmp_path: Path) -> Path:
     (tmp_path / "gateway.toml").write_text(WRONG)
@@ -169,3 +188,13 @@ def test_durations_are_written_as_in_the_file() -> None:
         "1d",
         "7d",
     ]
+
+
+def test_limits_and_quotas_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gateway.toml").write_text(LIMITED)
+    assert main(["check", str(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "orders 600/m commands (a.b) per principal and command, 10 at once," in said
+    assert "then 5 wait for up to 2s, when principal.id != 'root'" in said
+    assert "connections_per_ip 20 at a time" in said
+    assert "each address 200/s of a process; behind proxies at 10.0.0.0/8" in said

@@ -19,8 +19,8 @@ from gateway.broker.broker import Broker as GatewayBroker
 from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
+from gateway.transports.rfc6455 import DetachedSocket
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
-from gateway.transports.websocket import DetachedSocket
 from tests.servers import Broker, eventually
 
 MAX_MESSAGE = 32 << 20

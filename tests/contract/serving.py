@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from gateway.app import Gateway
+from gateway.auth.authenticator import Source
 from gateway.broker.broker import Broker, open_broker
 from gateway.broker.keys import Keys
 from gateway.channels import EntryId
@@ -24,12 +25,12 @@ from gateway.config import (
     CommandConfig,
     Config,
     HistoryConfig,
-    Seconds,
     ServerConfig,
 )
 from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
+from gateway.settings import Seconds
 from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
 from tests.servers import RunningServer, eventually
 
@@ -85,7 +86,7 @@ class Serving:
     async def publish(self, channel: str, *data: object) -> None:
         """Append events to a channel, one after the other in one step."""
         await self.gateway.dispatcher.publish(
-            [Event("t.happened", data=each, channel=channel) for each in data]
+            [Event("t.happened", data=each, channel=channel) for each in data], trusted=True
         )
 
     def publishes(self, channel: str, data: object) -> Callable[[], Awaitable[bool]]:
@@ -185,16 +186,19 @@ async def serving(
     *,
     tight: bool = False,
     around: Any = lambda app: app,
+    change: Callable[[Config], Config] = lambda config: config,
+    sources: Sequence[Source] = (),
     **settings: Any,
 ) -> AsyncIterator[Serving]:
     """Serve on a free port.
 
     `tight` gives sockets small buffers, so that a peer that does not read is noticed soon;
-    `around` wraps the application; `settings` are a namespace, to share a log, and `[server]`.
+    `around` wraps the application; `settings` are a namespace, to share a log, and `[server]`;
+    `change` makes another configuration of it; `sources` know credentials.
     """
-    config = config_of(log, **settings)
+    config = change(config_of(log, **settings))
     async with open_broker(config.broker) as broker:
-        gateway = Gateway(config, Policy.of(config), broker)
+        gateway = Gateway(config, Policy.of(config), broker, sources=sources)
         async with gateway.running():
             protocols = _uvicorn(around(gateway.app()), transports, config)
             state = ServerState()
@@ -227,6 +231,7 @@ def _uvicorn(app: ASGIApp, transports: Transports, config: Config) -> Any:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws_max_size=config.server.max_frame if transports.detached else 16 << 20,
         ws_per_message_deflate=not transports.detached,
         ws_ping_interval=None,

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 from gateway.broker.embedded import server_arguments
 from gateway.broker.process import ServerProcess
-from gateway.config import Bytes
 from gateway.errors import CloseCode
+from gateway.settings import Bytes
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, Kind
 from tests.contract.talking import talk

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from gateway.config import Seconds
 from gateway.events import Event
+from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, HTTPStream, http_stream
 from tests.servers import RunningServer

@@ -1,6 +1,6 @@
 """Events as they come: what every subscriber is promised, over either transport, of either kind."""
 
-from gateway.config import Seconds
+from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import Kind, Moved, Subscribed
 from tests.servers import RunningServer

@@ -6,7 +6,7 @@ import json
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.config import Seconds
+from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import Kind, Moved, Subscribed
 from tests.servers import RunningServer, eventually

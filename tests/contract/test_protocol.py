@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
-from gateway.config import Bytes
+from gateway.settings import Bytes
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.talking import REQUEST, frame, raw, talk
 from tests.servers import RunningServer, eventually

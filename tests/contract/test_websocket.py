@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Seconds
+from gateway.settings import Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.talking import talk
 from tests.servers import RunningServer

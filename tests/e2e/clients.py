@@ -1,7 +1,7 @@
 """`web/gateway.js` in a page, as an application uses it, with a record of all that it said."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from playwright.async_api import Page
@@ -10,7 +10,8 @@ from tests.e2e.gateways import PATIENCE
 from tests.servers import eventually
 
 _OPEN = """
-async (options) => {
+async ([options, functions]) => {
+  for (const [name, exposed] of Object.entries(functions)) options[name] = () => window[exposed]();
   const { GatewayClient } = await import("/static/gateway.js");
   window.client = new GatewayClient(options);
   window.followed = new Map();
@@ -36,10 +37,15 @@ class Client:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    async def open(self, url: str, **options: object) -> None:
-        """Make a client in a page of the gateway that has no script of its own."""
-        await self.page.goto(f"{url}/healthz")
-        await self.page.evaluate(_OPEN, options)
+    async def open(
+        self, url: str, *, functions: Mapping[str, str] | None = None, **options: object
+    ) -> None:
+        """Make a client in a page of the gateway that has no script of its own.
+
+        `functions` are options that are functions, by what they are called in the page.
+        """
+        await self.page.goto(f"{url}/static/base.css")
+        await self.page.evaluate(_OPEN, [options, dict(functions or {})])
 
     async def connect(self) -> None:
         await self.page.evaluate("client.connect()")

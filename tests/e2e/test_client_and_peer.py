@@ -19,10 +19,9 @@ both_transports = pytest.mark.parametrize("transport", ["websocket", "sse"])
 
 
 def peer_with_client() -> Peer:
-    """A peer that serves the client's files, and a page without any script."""
+    """A peer that serves the files of the client, one of which is a page without any script."""
     peer = Peer()
     peer.app.mount("/static", StaticFiles(directory=web_dir()))
-    peer.app.add_route("/healthz", lambda _: PlainTextResponse("fine"))
     peer.app.add_route("/favicon.ico", lambda _: PlainTextResponse(""))
     return peer
 

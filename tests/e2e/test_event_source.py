@@ -49,7 +49,7 @@ async def server() -> AsyncIterator[Site]:
 
 async def follow(page: Page, server: Site, *channels: str) -> None:
     """Open an EventSource in a page of the gateway's that has no script, and wait for its reply."""
-    await page.goto(f"{server.url}/healthz")
+    await page.goto(f"{server.url}/static/base.css")
     await page.evaluate(FOLLOW, channels)
     (reply,) = await replies(page, 1)
     assert {channel: each["recovered"] for channel, each in reply.items()} == dict.fromkeys(

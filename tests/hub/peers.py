@@ -11,6 +11,7 @@ from gateway.events import Retention
 from gateway.hub.audience import Audience
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Encoding, Request, Standing
+from gateway.principals import ANYBODY
 
 EPOCH = "e"
 TTL_MS = 1000
@@ -39,9 +40,11 @@ class Peer:
 
     def __init__(self, hub: Hub, encoding: Encoding = LINES) -> None:
         self.audiences: tuple[Audience, ...] = ()
-        self.slot = 0
+        self.number = 0
+        self.since = 0.0
         self.closed = False
         self.descriptor = -1
+        self.caller = ANYBODY
         self.encoding = encoding
         self.hub = hub
         self.written: list[bytes] = []

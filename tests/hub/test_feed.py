@@ -14,7 +14,7 @@ from gateway.channels import EntryId
 from gateway.errors import CloseCode
 from gateway.events import Publication, Retention
 from gateway.hub import feed as feed_module
-from gateway.hub.feed import CHUNK, Feed
+from gateway.hub.feed import CHUNK, Feed, Notices
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from tests.hub.peers import Lines, Peer
@@ -34,13 +34,17 @@ class Events:
 class Stage:
     """A feed between a real log and a hub."""
 
-    def __init__(self, broker: Broker, *, heartbeat: float = 60) -> None:
+    def __init__(
+        self, broker: Broker, *, heartbeat: float = 60, notices: Notices | None = None
+    ) -> None:
         self.broker = GatewayBroker(broker.config, broker.clients)
         self.log = self.broker.events
         self.redis = broker.clients.commands
         self.keys = Keys(broker.config.namespace)
         self.hub = Hub(History(self.log, lambda channel: Retention(1000)), write_buffer=10 << 20)
-        self.feed = Feed(self.log, self.hub, "one", heartbeat=heartbeat, window_ms=0)
+        self.feed = Feed(
+            self.log, self.hub, "one", heartbeat=heartbeat, window_ms=0, notices=notices
+        )
 
     @asynccontextmanager
     async def feeding(self) -> AsyncIterator[None]:
@@ -270,3 +274,38 @@ async def test_who_leaves_gives_its_place_back(stage: Stage) -> None:
     await stage.feed.leave()
     assert await stage.redis.xinfo_groups(stage.keys.events) == []
     assert not await stage.redis.exists(stage.keys.node("one"))
+
+
+class Heard:
+    """What is told between the events."""
+
+    channel = b"!test"
+
+    def __init__(self) -> None:
+        self.notices: list[bytes] = []
+        self.reads = 0
+
+    def hear(self, notice: bytes) -> None:
+        self.notices.append(notice)
+
+    async def read(self) -> None:
+        self.reads += 1
+
+
+async def test_notices_are_heard_in_order_and_read_anew_after_a_gap(broker: Broker) -> None:
+    heard = Heard()
+    stage = Stage(broker, notices=heard)
+    async with stage.feeding():
+        assert heard.reads == 1
+        peer = stage.peer()
+        await stage.log.append(
+            [Publication("!test", b"one", 0, 0), Publication("!test", b"2", 0, 0)]
+        )
+        await stage.append(1)
+        await stage.hears(peer, 1)
+        assert heard.notices == [b"one", b"2"]
+        await stage.redis.hincrby(stage.keys.log, "count", 5)
+        await stage.append(2)
+        await eventually(lambda: heard.reads == 2, within=30, reason="the notices were read anew")
+        await stage.redis.xgroup_destroy(stage.keys.events, "node-one")
+        await eventually(lambda: heard.reads == 3, within=30, reason="the feed joined again")

@@ -7,19 +7,13 @@ from typing import Any
 import pytest
 
 from gateway import Event
-from gateway.config import (
-    BrokerConfig,
-    ChannelConfig,
-    Config,
-    FeedConfig,
-    HistoryConfig,
-    Seconds,
-)
+from gateway.config import BrokerConfig, ChannelConfig, Config, FeedConfig, HistoryConfig
 from gateway.errors import Unroutable
 from gateway.events import Publication
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
 from gateway.policy.routes import STATUS_HISTORY_SIZE
+from gateway.settings import Seconds
 
 
 def publisher(*feeds: FeedConfig, status_ttl: float = 86_400) -> Publisher:

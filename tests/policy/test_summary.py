@@ -28,6 +28,7 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
         "server": "http://127.0.0.1:99",
         "console": True,
         "demo": False,
+        "auth": {"anonymous": True, "jwt": [], "introspection": None, "api_keys": None},
         "admin": False,
         "handlers": ["json"],
         "concurrency": 64,
@@ -50,6 +51,10 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
         ],
         "feeds": [{"type": "x.*", "when": "data.y", "channels": ["'c'"]}],
         "events": "nobody may publish",
+        "limits": [],
+        "quotas": {},
+        "requests_per_ip": "200/s",
+        "trusted_proxies": [],
     }
 
 

@@ -209,3 +209,27 @@ def test_a_traceback_can_be_given_where_nothing_is_handled_now() -> None:
     stream = text("info")
     logger.error("attempt 1 failed", extra=failure)
     assert stream.getvalue().splitlines()[-1].strip() == "ValueError: boom"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_query_of_a_connection_is_told(form: str) -> None:
+    stream = io.StringIO()
+    configure(level="debug", format=form, requests=True, stream=stream)
+    access = ("127.0.0.1:5", "GET", "/sse?channel=a&%74icket=secret", "1.1", 200)
+    logging.getLogger(ACCESS).info('%s - "%s %s HTTP/%s" %d', *access)
+    accepted = ("127.0.0.1:5", "/ws?ticket=secret")
+    logging.getLogger("uvicorn.error").info('%s - "WebSocket %s" [accepted]', *accepted)
+    said = stream.getvalue()
+    assert "/sse?" in said
+    assert "/ws?" in said
+    assert "secret" not in said
+    assert "ticket" not in said
+
+
+@pytest.mark.parametrize("name", ["websockets.server", "uvicorn.error"])
+def test_no_library_writes_down_frames_and_headers(name: str) -> None:
+    stream = text("debug")
+    library = logging.getLogger(name)
+    assert not library.isEnabledFor(logging.DEBUG)
+    library.info("this much is told")
+    assert "this much is told" in stream.getvalue()

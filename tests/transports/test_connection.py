@@ -11,8 +11,8 @@ import h11
 import pytest
 from websockets.frames import Opcode
 
-from gateway.config import Bytes, Seconds
 from gateway.errors import CloseCode
+from gateway.settings import Bytes, Seconds
 from gateway.transports import connection
 from gateway.transports.connection import Detached
 from gateway.transports.sse import DetachedEventStream
@@ -191,7 +191,7 @@ async def test_a_socket_that_is_closed_already_is_not_watched(gateway: Serving) 
 async def test_plain_asgi_does_not_wait_for_ever_for_who_does_not_read(
     valkey: RunningServer, kind: Kind
 ) -> None:
-    settings = {"write_buffer": Bytes(64 << 10), "heartbeat": Seconds(0.2)}
+    settings: dict[str, Any] = {"write_buffer": Bytes(64 << 10), "heartbeat": Seconds(0.2)}
     async with (
         serving(valkey, PLAIN, tight=True, **settings) as gateway,
         kind.open(gateway.port, "orders", narrow=True) as slow,

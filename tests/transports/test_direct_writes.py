@@ -16,7 +16,7 @@ from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.transports import frames
-from gateway.transports.websocket import DetachedSocket
+from gateway.transports.rfc6455 import DetachedSocket
 from tests.servers import Broker, eventually
 
 EVENT = b'"%s"' % (b"x" * 4000)

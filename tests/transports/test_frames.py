@@ -39,11 +39,14 @@ def test_whatever_comes_is_a_frame_or_a_bad_one(data: bytes) -> None:
     if isinstance(outcome, BadFrame):
         assert isinstance(outcome.extra["fatal"], bool)
     else:
-        assert [outcome.subscribe, outcome.unsubscribe, outcome.command].count(None) == 2
+        requests = [outcome.subscribe, outcome.unsubscribe, outcome.command]
+        assert [*requests, outcome.authenticate, outcome.refresh].count(None) == 4
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=9)
-members = st.sampled_from(["id", "subscribe", "unsubscribe", "command", "channel", "path", "more"])
+members = st.sampled_from(
+    ["id", "subscribe", "unsubscribe", "command", "authenticate", "channel", "token", "more"]
+)
 objects = st.dictionaries(members, scalars, max_size=3)
 
 

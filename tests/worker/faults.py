@@ -1,12 +1,14 @@
 """A way to the broker on which something happens at a chosen request: to whoever sends it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
-from gateway.broker.scripts import script
+from gateway.broker.client import Clients
+from gateway.broker.scripts import script, scripts
 
 
 class Moment(Enum):
@@ -28,6 +30,8 @@ class Road:
         self._writers: set[asyncio.StreamWriter] = set()
         self.url = ""
         self.happened = asyncio.Event()
+        self.asked: list[list[str]] = []
+        """The scripts of each round trip, in their order."""
 
     def arm(self, name: str, moment: Moment, happens: Callable[[], Awaitable[object]]) -> None:
         """At the next request for the script, do something; the bytes wait for its end.
@@ -41,6 +45,20 @@ class Road:
     async def _nothing(self) -> None: ...
 
     @asynccontextmanager
+    async def clients(self) -> AsyncIterator[Clients]:
+        """Give clients that go this way."""
+        clients = Clients(self.url, timeout=5)
+        try:
+            yield clients
+        finally:
+            await clients.close()
+
+    def cut(self) -> None:
+        """Break off all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    @asynccontextmanager
     async def open(self) -> AsyncIterator["Road"]:
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -48,8 +66,7 @@ class Road:
             yield self
         finally:
             server.close()
-            for writer in self._writers:
-                writer.transport.abort()
+            self.cut()
             await server.wait_closed()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,6 +78,7 @@ class Road:
         back = asyncio.create_task(self._copy_back(answers, writer, passed))
         with suppress(OSError):
             while data := await reader.read(1 << 20):
+                self.asked.append(_scripts_in(data))
                 await self._forward(data, requests, passed)
                 await requests.drain()
         requests.close()
@@ -101,3 +119,9 @@ class Road:
         goes_on = await self._happens()
         self.happened.set()
         return goes_on
+
+
+def _scripts_in(data: bytes) -> list[str]:
+    """Return the names of the scripts that a request calls."""
+    names = {each.digest.encode(): each.name for each in scripts().values()}
+    return [names[digest] for digest in re.findall(rb"\b[0-9a-f]{40}\b", data) if digest in names]

@@ -12,7 +12,7 @@ import msgspec
 
 from tests.servers import Broker
 from tests.worker.process import TRACE, Run, Work
-from tests.worker.stage import Stage
+from tests.worker.stage import STREAM, Stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,3 +57,15 @@ async def post(stage: Stage, numbers: range, *, keys: int, seconds: float) -> di
             work = Work(key, number, seconds)
             posted[await stage.post(work, key=key)] = (key, number)
     return posted
+
+
+async def die(victim: Process) -> None:
+    victim.kill()
+    await victim.wait()
+
+
+async def bury(stage: Stage) -> None:
+    """Do at once what time does: a dead worker's leases expire."""
+    partitions = range(stage.config.broker.partitions)
+    await stage.redis.delete(*(stage.keys.lease(STREAM, each) for each in partitions))
+    await stage.redis.delete(stage.keys.workers(STREAM))

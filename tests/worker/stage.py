@@ -26,13 +26,13 @@ from gateway.config import (
     Config,
     FeedConfig,
     HistoryConfig,
-    Seconds,
     WorkerConfig,
 )
 from gateway.errors import UnknownCommand
 from gateway.events import new_id, now
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
+from gateway.settings import Seconds
 from gateway.worker.consumer import Worker
 from gateway.worker.loading import Handlers, handlers_of
 from tests.servers import eventually

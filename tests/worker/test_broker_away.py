@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 from gateway import Command, Event, handles
 from gateway.broker.client import Clients, translated
 from gateway.commands import Status
-from gateway.config import BrokerConfig, Seconds
+from gateway.config import BrokerConfig
 from gateway.errors import BrokerUnavailable, StartError
+from gateway.settings import Seconds
 from tests.servers import Broker, eventually, lasting
 from tests.worker.stage import LEASE, TYPE, Stage, check_log, config_of
 

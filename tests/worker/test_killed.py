@@ -4,20 +4,17 @@ import asyncio
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 
 from gateway import Command, Event, handles
-from gateway.broker.client import Clients
 from gateway.commands import Status
 from tests.servers import Broker, eventually
 from tests.worker.faults import Moment, Road
 from tests.worker.process import Work
-from tests.worker.processes import Process, post, runs, working
+from tests.worker.processes import bury, die, post, runs, working
 from tests.worker.stage import LEASE, STREAM, TYPE, Stage, check_log
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -59,27 +56,6 @@ async def test_a_worker_that_dies_at_any_step_leaves_nothing_or_everything(
     assert all(numbers == sorted(set(numbers)) for numbers in attempts.values())
 
 
-async def die(victim: Process) -> None:
-    victim.kill()
-    await victim.wait()
-
-
-async def bury(stage: Stage) -> None:
-    """Do at once what time does: a dead worker's leases expire."""
-    partitions = range(stage.config.broker.partitions)
-    await stage.redis.delete(*(stage.keys.lease(STREAM, each) for each in partitions))
-    await stage.redis.delete(stage.keys.workers(STREAM))
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Clients]:
-    clients = Clients(url, timeout=5)
-    try:
-        yield clients
-    finally:
-        await clients.close()
-
-
 async def test_a_commit_that_arrives_after_the_lease_changed_hands_changes_nothing(
     stage: Stage, broker: Broker
 ) -> None:
@@ -96,7 +72,7 @@ async def test_a_commit_that_arrives_after_the_lease_changed_hands_changes_nothi
         return handle
 
     thawed = asyncio.Event()
-    async with Road(broker.server.socket).open() as road, connected(road.url) as clients:
+    async with Road(broker.server.socket).open() as road, road.clients() as clients:
         distant = Stage(stage.config, clients)
         late = asyncio.create_task((worker := distant.worker(handler("late"))).run())
         await stage.held(1)
@@ -134,7 +110,7 @@ async def test_a_commit_without_the_lease_changes_nothing_though_nobody_else_beg
             await stage.redis.set(stage.keys.lease(STREAM, partition), "thief", px=500)
         return True
 
-    async with Road(broker.server.socket).open() as road, connected(road.url) as clients:
+    async with Road(broker.server.socket).open() as road, road.clients() as clients:
         road.arm("settle", Moment.BEFORE, steal)
         id = await stage.post(["k", 1], key="k")
         async with Stage(stage.config, clients).working(handle):

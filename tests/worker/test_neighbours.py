@@ -10,7 +10,7 @@ import pytest
 from gateway import Command, Event, handles
 from gateway.broker.streams import partition_of
 from gateway.commands import Status
-from gateway.config import Seconds
+from gateway.settings import Seconds
 from gateway.worker import consumer
 from gateway.worker.partitions import OVERHEAD
 from tests.servers import Broker, eventually

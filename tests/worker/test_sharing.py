@@ -9,7 +9,7 @@ import pytest
 
 from gateway import Command, Event, Rejected, handles
 from gateway.commands import Status
-from gateway.config import Seconds
+from gateway.settings import Seconds
 from tests.servers import Broker, eventually
 from tests.worker.stage import LEASE, STREAM, TYPE, Stage, check_log, config_of
 

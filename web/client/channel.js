@@ -19,6 +19,11 @@ import { EARLIEST, isNewer } from "./positions.js";
  * @typedef {{recovered: boolean, position?: string}} Reply What the gateway says of a subscription.
  */
 
+/**
+ * @typedef {{maxRate?: number, conflate?: boolean}} Pace How a channel is to be heard: deliveries a
+ *   second at most, and whether only the latest of what waits is wanted.
+ */
+
 export class Channel {
   /** Where to resume: a position, `earliest`, or null to start live. Only moves forward.
    * @type {string | null} */
@@ -33,10 +38,20 @@ export class Channel {
   /** Set while only the next event can tell whether something is missing; see `confirm`. */
   inDoubt = false;
 
-  /** @param {string} name @param {string | null} after */
-  constructor(name, after) {
+  /** @param {string} name @param {string | null} after @param {Pace} [pace] */
+  constructor(name, after, pace = {}) {
     this.name = name;
     this.cursor = after;
+    this.pace = pace;
+  }
+
+  /** The pace as the gateway knows it. @returns {{max_rate?: number, conflate?: boolean}} */
+  get wish() {
+    const { maxRate, conflate } = this.pace;
+    return {
+      ...(maxRate === undefined ? {} : { max_rate: maxRate }),
+      ...(conflate === undefined ? {} : { conflate }),
+    };
   }
 
   /** Whether there is a position to resume from, other than the earliest. */

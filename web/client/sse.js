@@ -12,19 +12,22 @@
  * client decides what follows.
  */
 
-import { request } from "./errors.js";
 import { EARLIEST, isNewer, oldest } from "./positions.js";
 
 /** @typedef {import("./channel.js").Channel} Channel */
 /** @typedef {import("./link.js").LinkEvents} LinkEvents */
 /** @typedef {import("./errors.js").GatewayError} GatewayError */
 
+/** The close code of a WebSocket that was refused for its credentials. */
+const UNAUTHORIZED = 4501;
+
 /** Pages of history to fetch before the rest is left to the stream; bounds the race with a busy channel. */
 const MAX_PAGES = 20;
 
 /**
  * @typedef {object} Stream One EventSource and what it carries.
- * @property {EventSource} source
+ * @property {EventSource | null} source null until there is a ticket for it
+ * @property {boolean} isOver
  * @property {Set<Channel>} channels
  * @property {string | null} asked the position it was opened with
  * @property {string | null} position the newest that it has delivered, which covers all its channels
@@ -54,9 +57,10 @@ export class EventSourceLink {
    * @param {URL} base
    * @param {Map<string, Channel>} channels what to be subscribed to; shared with the client
    * @param {LinkEvents} events
-   * @param {{liveness: number}} options
+   * @param {{liveness: number, credentials: import("./credentials.js").Credentials}} options
    */
-  constructor(base, channels, events, { liveness }) {
+  constructor(base, channels, events, { liveness, credentials }) {
+    this.#credentials = credentials;
     this.#base = base;
     this.#channels = channels;
     this.#events = events;
@@ -67,6 +71,7 @@ export class EventSourceLink {
   #channels;
   #events;
   #liveness;
+  #credentials;
 
   open() {
     this.#settle();
@@ -99,7 +104,7 @@ export class EventSourceLink {
     const isBeginning = !this.#main && this.#replaying.size === 0;
     if (isBeginning && isOneKind(wanted)) return this.#open(wanted);
     const live = newcomers.filter((channel) => channel.cursor === null);
-    const past = newcomers.filter((channel) => channel.cursor !== null && !this.#fits(channel, wanted));
+    const past = this.#credentials.areTickets ? [] : newcomers.filter((channel) => channel.cursor !== null && !this.#fits(channel, wanted));
     if (live.length > 0) this.#join(live);
     if (past.length > 0) void this.#catchUp(past);
     if (live.length === 0 && past.length === 0) this.#open(wanted);
@@ -187,7 +192,7 @@ export class EventSourceLink {
     const asked = channel.cursor ?? EARLIEST;
     url.searchParams.set("after", asked);
     const { signal } = this.#abort;
-    const response = await request(url, { signal });
+    const response = await this.#credentials.request(url, { signal });
     /** @type {import("./channel.js").CloudEvent[]} */
     const batch = await response.json();
     const position = response.headers.get("Gateway-Position");
@@ -206,9 +211,35 @@ export class EventSourceLink {
    * @returns {Stream}
    */
   #stream(channels, asked, confirmed) {
-    const source = new EventSource(this.#address(channels, asked));
     /** @type {Stream} */
-    const stream = { source, channels: new Set(channels), asked, position: null };
+    const stream = { source: null, isOver: false, channels: new Set(channels), asked, position: null };
+    if (this.#credentials.areGiven) void this.#connectAs(stream, confirmed);
+    else this.#connect(stream, this.#address(channels, asked), confirmed);
+    return stream;
+  }
+
+  /**
+   * Connect with a ticket. It is for this one EventSource: whatever ends it, the next has another.
+   *
+   * @param {Stream} stream
+   * @param {() => void} confirmed
+   */
+  async #connectAs(stream, confirmed) {
+    try {
+      const ticket = await this.#credentials.streamTicket(this.#abort.signal);
+      if (stream.isOver) return;
+      const url = this.#address([...stream.channels], stream.asked);
+      url.searchParams.set("ticket", ticket);
+      this.#connect(stream, url, confirmed);
+    } catch (error) {
+      if (!stream.isOver) this.#failed([...stream.channels], /** @type {GatewayError} */ (error));
+    }
+  }
+
+  /** @param {Stream} stream @param {URL} url @param {() => void} confirmed */
+  #connect(stream, url, confirmed) {
+    const source = new EventSource(url);
+    stream.source = source;
     source.onmessage = (message) => this.#message(stream, message);
     source.onerror = () => void this.#broken(stream);
     source.addEventListener("subscribed", ({ data }) => {
@@ -221,7 +252,6 @@ export class EventSourceLink {
       this.#startWatch();
     });
     source.addEventListener("goodbye", ({ data }) => this.#goodbye(JSON.parse(data)));
-    return stream;
   }
 
   #confirmOpen() {
@@ -234,6 +264,9 @@ export class EventSourceLink {
     const url = new URL("sse", this.#base);
     for (const channel of channels) url.searchParams.append("channel", channel.name);
     if (asked !== null) url.searchParams.set("last_event_id", asked);
+    for (const [name, value] of Object.entries(commonWish(channels))) {
+      url.searchParams.set(name, String(value));
+    }
     return url;
   }
 
@@ -268,6 +301,8 @@ export class EventSourceLink {
   #end(stream) {
     if (!stream) return;
     this.#fold(stream);
+    stream.isOver = true;
+    if (!stream.source) return;
     stream.source.onmessage = stream.source.onerror = null;
     stream.source.close();
   }
@@ -279,7 +314,7 @@ export class EventSourceLink {
 
   /** An EventSource does not say why it failed: ask again in a way that does. @param {Stream} stream */
   async #broken(stream) {
-    const wasRefused = stream.source.readyState === EventSource.CLOSED;
+    const wasRefused = stream.source?.readyState === EventSource.CLOSED;
     this.#end(stream);
     if (stream === this.#main) this.#main = null;
     if (stream === this.#next) this.#next = null;
@@ -299,7 +334,11 @@ export class EventSourceLink {
     const enough = new AbortController();
     try {
       const signal = AbortSignal.any([this.#abort.signal, enough.signal]);
-      await request(this.#address([channel], channel.cursor), { signal });
+      const url = this.#address([channel], channel.cursor);
+      if (this.#credentials.areTickets) {
+        url.searchParams.set("ticket", await this.#credentials.streamTicket(signal));
+      }
+      await this.#credentials.request(url, { signal });
       return undefined;
     } catch (error) {
       return /** @type {GatewayError} */ (error);
@@ -313,6 +352,9 @@ export class EventSourceLink {
     if (error.isTransient) {
       const retryMs = error.retryAfter === undefined ? undefined : error.retryAfter * 1000;
       return this.#lost({ reason: error.message, retryMs, final: false });
+    }
+    if (error.status === 401 && this.#credentials.areGiven) {
+      return this.#lost({ code: UNAUTHORIZED, reason: error.message, final: true });
     }
     for (const channel of channels) this.#events.refused(channel, error);
   }
@@ -340,6 +382,17 @@ export class EventSourceLink {
       if (silence > this.#liveness) this.#lost({ reason: "silence", final: false });
     }, this.#liveness / 5);
   }
+}
+
+/**
+ * What all these channels wish for their pace; nothing where they differ, because a stream has one.
+ *
+ * @param {Channel[]} channels
+ */
+function commonWish(channels) {
+  const [first = {}, ...others] = channels.map(({ wish }) => wish);
+  const text = JSON.stringify(first);
+  return others.every((wish) => JSON.stringify(wish) === text) ? first : {};
 }
 
 /** The positions that these channels have. @param {Channel[]} channels */

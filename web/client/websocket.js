@@ -6,10 +6,16 @@ import { GatewayError } from "./errors.js";
 
 /** @typedef {import("./channel.js").Channel} Channel */
 /** @typedef {import("./link.js").LinkEvents} LinkEvents */
-/** @typedef {{channel: Channel} | {resolve: (value: any) => void, reject: (reason: GatewayError) => void}} Request */
+/** @typedef {{channel: Channel} | {introduces: boolean} | {resolve: (value: any) => void, reject: (reason: GatewayError) => void}} Request */
 
 /** Close codes from here to 4999 mean: do not come back, it would be the same again. */
 const FIRST_REFUSAL = 4500;
+
+/** Milliseconds before its end at which a token is exchanged; sooner where it lasts only briefly. */
+const LEAD = 30_000;
+/** Milliseconds between two attempts at least, and what a timer can wait at most. */
+const MIN_WAIT = 1_000;
+const MAX_WAIT = 2 ** 31 - 1;
 
 export class WebSocketLink {
   /** @type {WebSocket | null} */
@@ -27,9 +33,10 @@ export class WebSocketLink {
    * @param {URL} base
    * @param {Map<string, Channel>} channels what to be subscribed to; shared with the client
    * @param {LinkEvents} events
-   * @param {{liveness: number}} options
+   * @param {{liveness: number, credentials: import("./credentials.js").Credentials}} options
    */
-  constructor(base, channels, events, { liveness }) {
+  constructor(base, channels, events, { liveness, credentials }) {
+    this.#credentials = credentials;
     this.#channels = channels;
     this.#events = events;
     this.#liveness = liveness;
@@ -40,14 +47,35 @@ export class WebSocketLink {
   #channels;
   #events;
   #liveness;
+  #credentials;
+  #isClosed = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #renewal;
 
   open() {
+    if (this.#credentials.areGiven) void this.#openAs();
+    else this.#dial(null);
+  }
+
+  /** Get the credentials first: the gateway does not wait for long for those who come without. */
+  async #openAs() {
+    try {
+      const introduction = await this.#credentials.introduction();
+      if (!this.#isClosed) this.#dial(introduction);
+    } catch (error) {
+      if (!this.#isClosed) this.#lost(1006, /** @type {Error} */ (error).message);
+    }
+  }
+
+  /** @param {object | null} introduction */
+  #dial(introduction) {
     const socket = new WebSocket(this.url);
     this.#socket = socket;
     this.#startWatch();
     socket.onopen = () => {
-      this.#events.opened();
-      this.sync();
+      if (introduction) this.#request({ authenticate: introduction }, { introduces: true });
+      else this.#events.opened();
+      this.sync(); // which waits at the gateway until it knows who asks
     };
     socket.onmessage = ({ data }) => {
       this.#heard = performance.now();
@@ -74,7 +102,8 @@ export class WebSocketLink {
   #subscribe(channel) {
     this.#asked.set(channel.name, channel);
     const after = channel.cursor === null ? {} : { after: channel.cursor };
-    this.#request({ subscribe: { channel: channel.name, ...after } }, { channel });
+    const wish = { channel: channel.name, ...after, ...channel.wish };
+    this.#request({ subscribe: wish }, { channel });
   }
 
   /**
@@ -98,7 +127,9 @@ export class WebSocketLink {
 
   /** Close the connection without a further word to the client. */
   close() {
+    this.#isClosed = true;
     clearInterval(this.#watch);
+    clearTimeout(this.#renewal);
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {
@@ -126,6 +157,9 @@ export class WebSocketLink {
     if (frame.event) this.#events.event(frame.event, frame.position);
     else if (frame.subscribed) this.#subscribed(frame.id, frame.subscribed);
     else if (frame.position) this.#events.standing(frame.position);
+    else if (frame.authenticated) this.#introduced(frame.id, frame.authenticated);
+    else if (frame.refreshed) this.#introduced(frame.id, frame.refreshed);
+    else if (frame.unsubscribed?.error) this.#withdrawn(frame.unsubscribed);
     else if (frame.accepted) this.#settle(frame.id, (request) => request.resolve(frame.accepted));
     else if (frame.goodbye) this.#lost(frame.goodbye.code, "goodbye", frame.goodbye.retry_ms);
     else if (frame.error) this.#refused(frame.id, frame.error);
@@ -138,6 +172,43 @@ export class WebSocketLink {
     if (request && "channel" in request && this.#isWanted(request.channel)) {
       this.#events.subscribed(request.channel, reply, request.channel.cursor);
     }
+  }
+
+  /**
+   * The gateway knows who we are, and for how long.
+   *
+   * @param {number} id
+   * @param {{expires_in_ms?: number}} reply
+   */
+  #introduced(id, { expires_in_ms: left }) {
+    const request = this.#pending.get(id);
+    this.#pending.delete(id);
+    if (left !== undefined) this.#renewIn(left - Math.min(LEAD, left / 3));
+    if (request && "introduces" in request && request.introduces) this.#events.opened();
+  }
+
+  /** @param {number} wait milliseconds */
+  #renewIn(wait) {
+    clearTimeout(this.#renewal);
+    if (!this.#credentials.areRenewable) return;
+    const delay = Math.min(Math.max(wait, MIN_WAIT), MAX_WAIT);
+    this.#renewal = setTimeout(() => void this.#renew(), delay);
+  }
+
+  /** Stay for longer, without a new connection. What fails here is tried again until it closes. */
+  async #renew() {
+    try {
+      const refresh = await this.#credentials.introduction();
+      if (!this.#isClosed) this.#request({ refresh }, { introduces: false });
+    } catch {
+      if (!this.#isClosed) this.#renewIn(LEAD / 6);
+    }
+  }
+
+  /** A subscription was ended, because we may not have it any more. @param {any} reply */
+  #withdrawn({ channel: name, error: { code, status, detail } }) {
+    const channel = this.#asked.get(name);
+    if (channel && this.#isWanted(channel)) this.#drop(channel, new GatewayError(code, status, detail));
   }
 
   /** @param {number} id @param {(request: Extract<Request, {resolve: unknown}>) => void} answer */
@@ -156,6 +227,9 @@ export class WebSocketLink {
       if (!this.#isWanted(request.channel)) return;
       if (error.isTransient) this.#lost(1013, error.message);
       else this.#drop(request.channel, error);
+    } else if (request && "introduces" in request) {
+      this.#pending.delete(id);
+      if (!request.introduces) this.#renewIn(LEAD / 6);
     } else {
       this.#settle(id, ({ reject }) => reject(error));
     }

@@ -4,7 +4,7 @@
 -- KEYS: log, events, partition, status, identity, then history and floor of the command's channel
 -- ARGV: log size, envelope, id, type, accepted_at, how many commands may wait,
 --       fingerprint (empty for a command without identity), time to live of the identity (ms),
---       then channel, event, history size, history ttl (ms), conflation key
+--       owner (empty for none), then channel, event, history size, history ttl (ms), conflation key
 if ARGV[7] ~= '' then
   local earlier = redis.call('GET', KEYS[5])
   if earlier then
@@ -21,5 +21,8 @@ end
 redis.call('XADD', KEYS[3], '*', 'e', ARGV[2])
 redis.call('HSET', KEYS[4], 'type', ARGV[4], 'status', 'accepted', 'attempts', 0,
   'accepted_at', ARGV[5])
-append_all(KEYS[1], KEYS[2], ARGV[1], 6, 9)
+if ARGV[9] ~= '' then
+  redis.call('HSET', KEYS[4], 'owner', ARGV[9])
+end
+append_all(KEYS[1], KEYS[2], ARGV[1], 6, 10)
 return 1

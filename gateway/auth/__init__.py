@@ -1,0 +1,1 @@
+"""Authentication: from what a request shows to who is asking."""

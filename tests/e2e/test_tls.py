@@ -1,0 +1,128 @@
+"""A gateway that speaks TLS itself: every door, and a certificate that is renewed meanwhile."""
+
+import asyncio
+import json
+import shutil
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.certificates import Authority
+from tests.cli.terminal import Running, started
+from tests.servers import eventually
+
+PATIENCE = 30.0
+CONFIG = """
+[server]
+port = 0
+[tls]
+certificate = "tls.crt"
+key = "tls.key"
+[events]
+anonymous = true
+[[channels]]
+pattern = "orders"
+history = { size = 100, ttl = "1h" }
+[[feeds]]
+type = "*"
+channels = ["'orders'"]
+"""
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def install(authority: Authority, name: str, folder: Path) -> None:
+    issued = authority.issue(name)
+    shutil.copy(issued.key, folder / "tls.key")
+    shutil.copy(issued.certificate, folder / "tls.crt")
+
+
+async def printed(running: Running) -> dict[str, str]:
+    """Return the addresses that it prints, each by its name."""
+    addresses = {}
+    while "Ctrl-C" not in (line := await running.out()):
+        name, _, address = line.strip().partition(" ")
+        addresses[name] = address.strip()
+    return addresses
+
+
+@pytest.fixture
+async def addresses(authority: Authority, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+    install(authority, "first", tmp_path)
+    (tmp_path / "gateway.toml").write_text(CONFIG)
+    async with started("run", cwd=tmp_path) as running:
+        yield await asyncio.wait_for(printed(running), PATIENCE)
+
+
+async def test_every_door_is_open_over_tls_and_the_certificate_can_be_renewed(
+    addresses: dict[str, str], authority: Authority, tmp_path: Path
+) -> None:
+    context = ssl.create_default_context(cafile=authority.certificate)
+    base = addresses["Console"].rstrip("/")
+    assert base.startswith("https://127.0.0.1:")
+    assert addresses["WebSocket"] == f"{base.replace('https', 'wss')}/ws"
+    async with (
+        httpx.AsyncClient(base_url=base, verify=context, timeout=PATIENCE) as http,
+        connect(f"{addresses['WebSocket']}?channel=orders", ssl=context, proxy=None) as socket,
+        http.stream("GET", "/sse?channel=orders") as stream,
+    ):
+        assert "subscribed" in json.loads(await socket.recv())
+        lines = stream.aiter_lines()
+        assert stream.headers["strict-transport-security"] == "max-age=31536000"
+        install(authority, "second", tmp_path)
+        await eventually(
+            lambda: _name(base, context), within=PATIENCE, reason="the new certificate was shown"
+        )
+        for number in range(200):  # those that were there before have everything, large and small
+            await _publish(http, number, "x" * (number * 50))
+        assert [await _number(socket) for _ in range(200)] == list(range(200))
+        assert [await _next(lines) for _ in range(200)] == list(range(200))
+
+
+async def _name(base: str, context: ssl.SSLContext) -> bool:
+    """Whether the second certificate is shown to who comes now."""
+    host, _, port = base.removeprefix("https://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    subject = dict(each[0] for each in writer.get_extra_info("peercert")["subject"])
+    writer.transport.abort()
+    return bool(subject["commonName"] == "second")
+
+
+async def _publish(http: httpx.AsyncClient, number: int, text: str) -> None:
+    event = {"specversion": "1.0", "id": str(number), "source": "/t", "type": "t"}
+    answer = await http.post(
+        "/events",
+        json=event | {"data": {"number": number, "text": text}},
+        headers={"content-type": "application/cloudevents+json"},
+    )
+    assert answer.status_code == 202, answer.text
+
+
+async def _number(socket: ClientConnection) -> int:
+    while True:
+        said = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
+        if "event" in said:
+            return int(said["event"]["data"]["number"])
+
+
+async def _next(lines: AsyncIterator[str]) -> int:
+    async with asyncio.timeout(PATIENCE):
+        async for line in lines:
+            if line.startswith("data: {") and '"number"' in line:
+                return int(json.loads(line[6:])["data"]["number"])
+    raise AssertionError("the stream ended")
+
+
+async def test_plain_http_gets_no_answer_that_could_be_taken_for_one(
+    addresses: dict[str, str],
+) -> None:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        with pytest.raises(httpx.TransportError):
+            await http.get(addresses["Console"].replace("https", "http"))
