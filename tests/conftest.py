@@ -15,6 +15,7 @@ from gateway.config import BrokerConfig
 from tests.servers import (
     Broker,
     RunningServer,
+    clear_away,
     redis7_binary,
     redis8_binary,
     running,
@@ -24,6 +25,10 @@ from tests.servers import (
 
 LONGEST = ("e2e", "conformance", "worker", "contract")
 """Directories whose files take longest, by far those of the first."""
+
+
+def pytest_sessionstart() -> None:
+    clear_away()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

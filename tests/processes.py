@@ -14,7 +14,7 @@ import httpx
 
 from tests.servers import KEPT, Broker, eventually, is_alive
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for what must happen sooner or later."""
 ESTABLISHED = "01"
 """As the kernel lists the state of a connection."""

@@ -29,6 +29,9 @@ PATIENCE = 30.0
 """Seconds for what must happen sooner or later. On an idle machine it takes a fraction of one."""
 
 
+DISK, MEMORY = Path("/tmp"), Path("/dev/shm")
+"""Where directories with short paths go. The second is in memory, and not there on every system."""
+
 KEPT = httpx.Limits(keepalive_expiry=2.0)
 """How long a client of a gateway keeps a connection that it does not use. After five seconds the
 gateway ends it, and a request that is sent at that moment would fail."""
@@ -87,10 +90,23 @@ def lasting(directory: Path) -> Iterator[ServerProcess]:
 
 
 @contextmanager
-def short_directory() -> Iterator[Path]:
-    """A directory with a path short enough for sockets, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="gw-", dir="/tmp", ignore_cleanup_errors=True) as name:
+def short_directory(place: Path = DISK) -> Iterator[Path]:
+    """A directory with a path short enough for sockets, removed at the end.
+
+    Its name tells whose it is, so that the next run can remove it where this one is killed.
+    """
+    prefix = f"gw-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+def clear_away() -> None:
+    """Remove such directories of processes that are no more."""
+    for place in (DISK, MEMORY):
+        for left in place.glob("gw-*-*"):
+            owner = left.name.split("-")[1]
+            if owner.isdigit() and not is_alive(int(owner)):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _await_answer(address: Path, process: ServerProcess) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(180)
-
 ROOT = Path(__file__).parents[1]
 
 SUITE = """

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -76,7 +75,6 @@ async def echo_server(broker: Broker) -> AsyncIterator[int]:
         listener.close()
 
 
-@pytest.mark.timeout(180)
 async def test_every_case_of_the_suite_passes_over_detached_connections(
     broker: Broker, tmp_path: Path
 ) -> None:

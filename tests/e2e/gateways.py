@@ -19,7 +19,7 @@ from gateway.resources import example_config
 from tests.proxy import Proxy
 from tests.servers import KEPT, eventually, is_alive
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for what must happen sooner or later. On an idle machine it takes a fraction of one."""
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,6 @@ from tests.e2e.gateways import Site, copy_example
 from tests.e2e.pages import open_page
 from tests.servers import eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 SHORT_LEASE = {"[worker]": '[worker]\nlease = "1s"'}
 """What a dead worker held is free again after a second, so that the tests need not wait longer."""
 

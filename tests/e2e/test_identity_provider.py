@@ -9,8 +9,6 @@ from tests.e2e.gateways import PATIENCE, Site, site
 from tests.e2e.identityprovider import CLIENT, PREVIOUS_KEYS, IdentityProvider, identity_provider
 from tests.servers import eventually, short_directory
 
-pytestmark = pytest.mark.timeout(120)
-
 COMMANDS = """
 [server]
 port = 0

@@ -9,7 +9,7 @@ from tests.e2e.gateways import PATIENCE, Site, copy_example
 from tests.e2e.pages import cards, open_page
 from tests.servers import eventually
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser]
 
 
 async def shows(page: Page, *, events: int) -> None:

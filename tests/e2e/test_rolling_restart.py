@@ -13,8 +13,6 @@ from tests.e2e.gateways import PATIENCE, Gateway, Site, site
 from tests.proxy import Proxy
 from tests.servers import RunningServer, eventually
 
-pytestmark = pytest.mark.timeout(240)
-
 CONFIG = """
 [broker]
 url = "{url}"

@@ -9,8 +9,6 @@ from tests.e2e.gateways import PATIENCE, Site, copy_example
 from tests.e2e.pages import open_page
 from tests.servers import eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 CONFIG = """
 [worker]
 handlers = ["mine"]

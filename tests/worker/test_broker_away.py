@@ -19,7 +19,7 @@ from gateway.settings import Seconds
 from tests.servers import Broker, eventually, lasting
 from tests.worker.stage import LEASE, TYPE, Stage, check_log, config_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 
 @handles(TYPE)

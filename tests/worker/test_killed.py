@@ -17,7 +17,7 @@ from tests.worker.process import Work
 from tests.worker.processes import bury, die, post, runs, working
 from tests.worker.stage import LEASE, STREAM, TYPE, Stage, check_log
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 STEPS = [
     ("reclaim", Moment.AFTER),

@@ -11,7 +11,7 @@ from tests.worker.process import Work
 from tests.worker.processes import Process, holders, post, runs, working
 from tests.worker.stage import LEASE, Stage, check_log
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 
 async def test_a_worker_that_is_killed_loses_nothing_and_repeats_nothing(

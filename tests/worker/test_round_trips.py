@@ -22,7 +22,7 @@ from tests.worker.process import Work
 from tests.worker.processes import bury, die, post, runs, working
 from tests.worker.stage import STREAM, TYPE, Stage, check_log, config_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 STEPS = {"take", "start", "settle"}
 

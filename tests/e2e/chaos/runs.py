@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -23,7 +22,14 @@ from tests.e2e.chaos.processes import HERE, Program
 from tests.e2e.chaos.schedule import Fault, Kind
 from tests.e2e.chaos.setups import Drama, Log, Setup
 from tests.e2e.chaos.subscribers import Subscriber, crowd
-from tests.servers import redis7_binary, redis8_binary, valkey_binary
+from tests.servers import (
+    DISK,
+    MEMORY,
+    redis7_binary,
+    redis8_binary,
+    short_directory,
+    valkey_binary,
+)
 
 CONFIG = HERE / "gateway.toml"
 PARTITIONS = 8
@@ -38,8 +44,6 @@ START_PATIENCE = 90.0
 """Seconds in which everything must be at work at first. On an idle machine it takes two."""
 TRIES = 3
 """How often a status is asked for before the answer counts as none."""
-MEMORY = Path("/dev/shm")
-"""A file system in memory, where there is one."""
 SLOWNESS = 0.05
 """Seconds by which a slow cable delays what goes through it."""
 WARNING = 0.3
@@ -78,9 +82,9 @@ class Stage:
 
 async def run(setup: Setup, say: Callable[[str], None]) -> History:
     """Do one run and return what was seen."""
-    with TemporaryDirectory(prefix="gw-", dir=_place(setup), ignore_cleanup_errors=True) as name:
-        async with _stage(setup, Path(name)) as stage:
-            return await _play(stage, Path(name), say)
+    with short_directory(_place(setup)) as directory:
+        async with _stage(setup, directory) as stage:
+            return await _play(stage, directory, say)
 
 
 def _place(setup: Setup) -> Path:
@@ -91,7 +95,7 @@ def _place(setup: Setup) -> Path:
     memory there is no such moment.
     """
     everysec = setup.log is Log.EMBEDDED or setup.fsync == "everysec"
-    return MEMORY if everysec and MEMORY.is_dir() else Path("/tmp")
+    return MEMORY if everysec and MEMORY.is_dir() else DISK
 
 
 @asynccontextmanager

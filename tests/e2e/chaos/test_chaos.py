@@ -24,7 +24,6 @@ def test_every_kind_of_fault_is_there() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits other processes, and reads /proc")
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: f"{setup}, seed {setup.seed}")
 async def test_the_promises_are_kept(setup: Setup) -> None:
     history = await run(setup, say=print)
