@@ -53,8 +53,8 @@ def configure(*, level: str, format: str, requests: bool, stream: TextIO | None 
     for name in QUIET:
         logging.getLogger(name).setLevel(number if level == "debug" else logging.WARNING)
     for name in TALKATIVE:
-        library = logging.getLogger(name)
-        library.setLevel(max(library.level, logging.INFO))
+        quiet = logging.INFO if level == "debug" else logging.WARNING
+        logging.getLogger(name).setLevel(quiet)
     for name in (ACCESS, SERVER):
         logging.getLogger(name).addFilter(_without_tickets)
     logging.getLogger(ACCESS).setLevel(logging.INFO if requests else logging.CRITICAL)
