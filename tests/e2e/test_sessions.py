@@ -234,11 +234,11 @@ async def test_a_cookie_is_for_pages_of_the_gateway_and_not_for_those_of_another
     stream = f"{url_of(gateway)}/sse?channel=own%3Aann%3A1"
     page = client.page
     await signed_in(page.context, gateway, register)
-    await page.goto(f"{url_of(gateway)}/healthz")
+    await page.goto(f"{url_of(gateway)}/static/base.css")
     assert await page.evaluate(_WEBSOCKET, socket) == [["subscribed"], None]
     assert await page.evaluate(_EVENT_SOURCE, stream) == "subscribed"
     async with serving(valkey, DETACHED) as elsewhere:
-        await page.goto(f"{url_of(elsewhere)}/healthz")
+        await page.goto(f"{url_of(elsewhere)}/static/base.css")
         assert await page.evaluate(_EVENT_SOURCE, stream) == "refused"
         said, code = await page.evaluate(_WEBSOCKET, socket)
         assert "subscribed" not in said
@@ -250,7 +250,7 @@ async def test_a_plain_event_source_resumes_by_its_cookie(
 ) -> None:
     page = client.page
     await signed_in(page.context, gateway, register)
-    await page.goto(f"{url_of(gateway)}/healthz")
+    await page.goto(f"{url_of(gateway)}/static/base.css")
     await page.evaluate(
         """() => {
           window.heard = [];
@@ -259,12 +259,12 @@ async def test_a_plain_event_source_resumes_by_its_cookie(
           source.addEventListener("subscribed", () => { window.ready = (window.ready ?? 0) + 1; });
         }"""
     )
-    await page.wait_for_function("window.ready === 1")
+    await page.wait_for_function("() => window.ready === 1")
     await gateway.publish("own:ann:1", 1)
-    await page.wait_for_function("heard.length === 1")
+    await page.wait_for_function("() => heard.length === 1")
     gateway.gateway.say_goodbye()
     await gateway.publish("own:ann:1", 2)
-    await page.wait_for_function("window.ready === 2 && heard.length === 2")
+    await page.wait_for_function("() => window.ready === 2 && heard.length === 2")
     assert await page.evaluate("heard") == [1, 2]
 
 
