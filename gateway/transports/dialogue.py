@@ -32,8 +32,6 @@ CLOSE_CODES = {
 }
 """By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_CHANNELS_IN_URL = 50
-MAX_EARLY = 64 << 10
-"""Bytes of frames that may wait until it is known who sends them."""
 RETRY_MS = 1000
 
 
@@ -135,8 +133,7 @@ def _introduce(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[N
     """Take a frame of a connection that has not said yet who it is, or of which that is unknown."""
     introduction = door.introductions.setdefault(connection, Introduction())
     if introduction.begun:
-        introduction.frames.append(payload)
-        if sum(map(len, introduction.frames)) > MAX_EARLY:
+        if not introduction.keep(payload):
             connection.goodbye(CloseCode.TOO_MANY, 0)
         return None
     identity: int | str | None = None

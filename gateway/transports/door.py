@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 MAX_RATE = 1000
 """Times a second."""
+MAX_EARLY = 64 << 10
+"""Bytes of frames that may wait until it is known who sends them."""
+EARLY_OVERHEAD = 256
+"""Bytes that each of them counts beside its own: all are worked on in one go then, and those that
+are empty would have no bound."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +44,14 @@ class Introduction:
     """It has said so, and that is being looked at."""
     frames: list[bytes] = field(default_factory=list)
     """What it said since."""
+    size: int = 0
+    """What those frames take, in bytes."""
+
+    def keep(self, frame: bytes) -> bool:
+        """Keep a frame until it is known who sent it. Returns False if more waits than may."""
+        self.frames.append(frame)
+        self.size += EARLY_OVERHEAD + len(frame)
+        return self.size <= MAX_EARLY
 
 
 Introductions = WeakKeyDictionary[Connection, Introduction]

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Opcode
 
 from gateway.config import AdminConfig, ChannelConfig, Config, HistoryConfig, QuotasConfig
 from gateway.principals import Principal
@@ -146,6 +147,19 @@ async def test_so_much_may_wait_for_that_answer_and_no_more(
             slow.may_answer.set()
             assert "authenticated" in await little.hear()
             assert [(await little.hear())["error"]["code"] for _ in range(2)] == ["bad-frame"] * 2
+        await gateway.empty()
+
+
+async def test_so_many_may_wait_for_that_answer_however_small_they_are(
+    valkey: RunningServer, transports: Transports
+) -> None:
+    slow = Slow()
+    async with guarded(valkey, transports, slow) as gateway:
+        async with talk(gateway.port) as stranger:
+            await stranger.say({"id": 1, "authenticate": {"token": slow.issue("ann")}})
+            for _ in range(300):
+                stranger.write(Opcode.TEXT, b"")
+            assert await stranger.closed() == (4503, "too many")
         await gateway.empty()
 
 
