@@ -33,6 +33,8 @@ CLOSE_CODES = {
 """By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_CHANNELS_IN_URL = 50
 RETRY_MS = 1000
+LONGEST_LOOK = 90.0
+"""Seconds to find out who somebody is: a provider may be slow, and a limit may have a queue."""
 
 
 def ending(error: GatewayError) -> tuple[CloseCode, int]:
@@ -165,7 +167,11 @@ def _begin(
     introduction.begun = True
     door.introductions[connection] = introduction
     connection.caller = replace(caller, principal=UNKNOWN)
-    return door.spawn(_authenticate(door, connection, introduction, identity, shown))
+    # It has said so in time. If that takes too long now it is not at fault, and shall come back.
+    door.hub.expiry.set(connection, time.time() + LONGEST_LOOK, CloseCode.SHUTDOWN)
+    # Behind the subscriptions that it asked for before: they count for its quota too.
+    work = partial(_authenticate, door, connection, introduction, identity, shown)
+    return door.spawn_in_turn(connection, work)
 
 
 async def _authenticate(
