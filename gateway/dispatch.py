@@ -180,8 +180,8 @@ class Dispatcher:
         Raises `UnknownCommand`, `Overloaded`, `BrokerUnavailable`.
         """
         async with self._admission.admitted():
-            status, owner = await asyncio.gather(
-                self._streams.status(command_id), self._streams.owner(command_id)
+            status, (owner,) = await asyncio.gather(
+                self._streams.status(command_id), self._streams.owners([command_id])
             )
         if not self.guard.owns(caller, owner):
             raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")

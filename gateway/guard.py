@@ -1,6 +1,5 @@
 """The guard: who is asking, and what they may do. Every door asks it, through the dispatcher."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,6 +144,6 @@ class Guard:
         ids = [name.partition(":")[2] for name in channels if self.needs_owner(name)]
         if ids:
             async with self._admission.admitted():
-                owners = await asyncio.gather(*map(self._streams.owner, ids))
+                owners = await self._streams.owners(ids)
             if not all(self.owns(caller, owner) for owner in owners):
                 raise Forbidden("you may follow the commands that you sent yourself")

@@ -92,8 +92,17 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
     return None
 
 
+def channels_of_url(door: Door, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the channels of `?channel=a&channel=b`, each once. Raises `TooManySubscriptions`."""
+    channels = tuple(dict.fromkeys(names))
+    most = min(MAX_CHANNELS_IN_URL, door.max_subscriptions)
+    if len(channels) > most:
+        raise TooManySubscriptions(f"expected at most {most} channels but got {len(channels)}")
+    return channels
+
+
 def subscribe_from_url(
-    door: Door, connection: Talker, channels: Sequence[str], query: Mapping[str, str]
+    door: Door, connection: Talker, channels: tuple[str, ...], query: Mapping[str, str]
 ) -> bool:
     """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position.
 
@@ -103,10 +112,7 @@ def subscribe_from_url(
         for name in channels:
             door.dispatcher.guard.check_channel(name, connection.caller)
         pace = parse_pace(query)
-        wanted = tuple(dict.fromkeys(channels))
-        if len(wanted) > min(MAX_CHANNELS_IN_URL, door.max_subscriptions):
-            raise TooManySubscriptions(f"expected at most {MAX_CHANNELS_IN_URL} channels")
-        _request(door, connection, None, wanted, query.get("after") or None, pace)
+        _request(door, connection, None, channels, query.get("after") or None, pace)
     except GatewayError as error:
         _refuse(connection, None, error)
         return False
@@ -114,7 +120,7 @@ def subscribe_from_url(
 
 
 def await_introduction(
-    door: Door, connection: Talker, channels: Sequence[str], query: Mapping[str, str]
+    door: Door, connection: Talker, channels: tuple[str, ...], query: Mapping[str, str]
 ) -> None:
     """Have a connection say who it is. Until then nothing is done for it."""
     introduction = door.introductions.setdefault(connection, Introduction())
@@ -181,7 +187,7 @@ async def _authenticate(
     identity: int | str | None,
     shown: Credential,
 ) -> None:
-    wanted = len(dict.fromkeys(introduction.channels))
+    wanted = len(introduction.channels)
     try:
         caller = await door.doorkeeper.admit(shown, connection.caller)
         await door.dispatcher.guard.check_owner(introduction.channels, caller)

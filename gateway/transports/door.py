@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -37,7 +37,7 @@ are empty would have no bound."""
 class Introduction:
     """What waits until a connection has said who it is."""
 
-    channels: Sequence[str] = ()
+    channels: tuple[str, ...] = ()
     """Those of its URL."""
     query: Mapping[str, str] = field(default_factory=dict)
     begun: bool = False

@@ -135,6 +135,31 @@ async def test_a_frame_subscribes_to_ones_own_commands_alone(
         assert json.loads(await socket.recv())["event"]["type"] == "command.accepted"
 
 
+async def test_whose_many_commands_are_is_asked_in_one_call(api: Stand, register: Register) -> None:
+    """Each of them would otherwise cost the broker a call, and one address could open the circuit."""
+
+    async def calls() -> int:
+        stats = await api.broker.blocking().info("commandstats")
+        found: int = stats["cmdstat_evalsha"]["calls"]
+        return found
+
+    judy = register.issue("judy")
+    ids = [(await order(api, judy, "judy")).json()["id"] for _ in range(2)]
+    others = [f"none-{number}" for number in range(48)]
+    url = f"ws://127.0.0.1:{api.port}/ws"
+    for names, said in (
+        ([*ids, *others], "forbidden"),
+        ([*ids, *others, "one-more"], "too-many-subscriptions"),
+        (ids, None),
+    ):
+        query = "&".join(f"channel=commands:{id}" for id in names)
+        before = await calls()
+        async with connect(f"{url}?{query}", additional_headers=showing(judy)) as socket:
+            answer = json.loads(await socket.recv())
+        assert answer.get("error", {}).get("code") == said
+        assert await calls() - before < 20  # whatever else goes on
+
+
 async def test_commands_over_websocket_are_judged_likewise(api: Stand, register: Register) -> None:
     hans = register.issue("hans")
     async with connect(f"ws://127.0.0.1:{api.port}/ws", additional_headers=showing(hans)) as socket:
