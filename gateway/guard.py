@@ -109,7 +109,8 @@ class Guard:
     def check_channel(self, name: str, caller: Caller, action: Action = Action.SUBSCRIBE) -> str:
         """Return `name` if there is this channel and the caller may do this with it.
 
-        Whose a command's own channel is, only the log knows: see `check_owner`.
+        Whose a command's own channel is, only the log knows: see `check_owner`. No rule is about
+        it, so where there is authentication nobody publishes to it.
 
         Raises:
             BadRequest: there can be no such channel.
@@ -121,7 +122,7 @@ class Guard:
         match = self._channels.match(check_name(name))
         if match is None:
             raise UnknownChannel(f"no configured channel pattern covers {name!r}")
-        if match.config.pattern != STATUS_PATTERN:
+        if match.config.pattern != STATUS_PATTERN or action is Action.PUBLISH:
             self._permissions.check_channel(action, name, match, caller)
         return name
 

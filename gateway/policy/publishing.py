@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.commands import is_of_command
 from gateway.errors import Unroutable
 from gateway.events import Event, Publication, Retention, encode, with_channel
 from gateway.policy.routes import Channels, Feeds
@@ -27,13 +28,13 @@ class Publisher:
                 pattern covers.
             TypeError: if its data holds what JSON cannot.
         """
-        if event.type.startswith("command.") and (event.channel or "").startswith("commands:"):
-            raise Unroutable(f"only the gateway tells of a command's life, with {event.type!r}")
         encoded = encode(event)
         attributes = msgspec.json.decode(encoded)
         if event.channel is not None:
             attributes["channel"] = event.channel
         names = self._feeds.channels_for(attributes)
+        if event.type.startswith("command.") and any(map(is_of_command, names)):
+            raise Unroutable(f"only the gateway tells of a command's life, with {event.type!r}")
         return [
             self.publication(name, with_channel(encoded, name), attributes=attributes)
             for name in names

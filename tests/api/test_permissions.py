@@ -212,6 +212,28 @@ async def test_events_go_to_the_channels_that_their_sender_may_publish_to(
     assert (published["authid"], published["authtype"]) == ("s-1", "user")
 
 
+def moved(customer: str, **more: Any) -> str:
+    event = {"specversion": "1.0", "id": secrets.token_hex(4), "source": "/s", "type": "order.moved"}
+    return json.dumps(event | {"data": {"customer": customer}} | more)
+
+
+async def publish(api: Stand, event: str, token: str) -> Any:
+    return await api.post(
+        "/events", event, content_type="application/cloudevents+json", **showing(token)
+    )
+
+
+async def test_nobody_publishes_to_the_channel_of_a_command(api: Stand, register: Register) -> None:
+    pia, shop = register.issue("pia"), register.issue("s-1", roles=("shop",))
+    id = (await order(api, pia, "pia", prefer="wait=30")).json()["id"]
+    for token in (pia, shop):
+        for channel in (f"commands:{id}", "commands:made-up"):
+            refused = await publish(api, moved("pia", channel=channel), token)
+            assert channel in problem(refused, 403, "forbidden")
+    told = await api.http.get(f"/channels/commands:{id}/history", headers=showing(pia))
+    assert {each["type"].partition(".")[0] for each in told.json()} == {"command"}
+
+
 async def test_a_producer_with_a_token_of_its_own_may_publish_everything(
     api: Stand, register: Register
 ) -> None:

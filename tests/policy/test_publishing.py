@@ -135,3 +135,12 @@ def test_a_command_is_told_of_for_no_longer_than_its_status_is_kept() -> None:
 
 def test_a_channel_that_is_not_configured_retains_nothing() -> None:
     assert publisher().retention("shipments").ttl_ms == 0
+
+
+def test_only_the_gateway_tells_of_a_commands_life_whichever_way_leads_there() -> None:
+    feed = FeedConfig(type="*", channels=["'commands:' + data.id"])
+    told = Event("command.succeeded", data={"id": "x"}, channel="commands:x")
+    for event in (told, Event("command.succeeded", data={"id": "x"})):
+        with pytest.raises(Unroutable, match="only the gateway tells"):
+            publisher(feed).publications(event)
+    assert publisher(feed).publications(Event("order.seen", data={"id": "x"}))
