@@ -222,9 +222,12 @@ class Dispatcher:
     def _signed(self, event: Event, caller: Caller) -> Event:
         """Return an event that says who published it, whatever its sender says."""
         principal = caller.principal
-        if principal.anonymous:
-            return event
-        return msgspec.structs.replace(event, authtype=principal.type, authid=principal.id)
+        known = not principal.anonymous
+        return msgspec.structs.replace(
+            event,
+            authtype=principal.type if known else None,
+            authid=principal.id if known else None,
+        )
 
     def _receive(
         self,

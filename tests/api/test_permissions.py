@@ -234,6 +234,23 @@ async def test_nobody_publishes_to_the_channel_of_a_command(api: Stand, register
     assert {each["type"].partition(".")[0] for each in told.json()} == {"command"}
 
 
+async def test_who_shows_nothing_cannot_publish_as_somebody(valkey: RunningServer) -> None:
+    config = Config(
+        broker=BrokerConfig(url=valkey.url, namespace=f"p-{secrets.token_hex(4)}", partitions=2),
+        auth=Secured(anonymous=True),
+        channels=[
+            ChannelConfig(pattern="wall", history=HistoryConfig(), subscribe="true", publish="true")
+        ],
+    )
+    async with standing(config, sources=[Register()]) as api:
+        event = moved("sven", channel="wall", authtype="user", authid="tina")
+        structured = "application/cloudevents+json"
+        assert (await api.post("/events", event, content_type=structured)).status_code == 202
+        (published,) = (await api.http.get("/channels/wall/history")).json()
+        assert published["data"] == {"customer": "sven"}
+        assert not published.keys() & {"authtype", "authid"}
+
+
 async def test_a_producer_with_a_token_of_its_own_may_publish_everything(
     api: Stand, register: Register
 ) -> None:
