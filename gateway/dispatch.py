@@ -208,9 +208,14 @@ class Dispatcher:
     async def _publish(self, events: Sequence[Event], caller: Caller, *, trusted: bool) -> None:
         if not trusted:
             events = [self._signed(event, caller) for event in events]
-        publications = [
-            (idempotency.of_event(event), self._publisher.publications(event)) for event in events
-        ]
+        principal = caller.principal
+        sender = "" if trusted else principal.name or principal.id
+        publications = []
+        for event in events:
+            identity = idempotency.of_event(event, sender=sender)
+            found = self._publisher.publications(event)
+            # What goes nowhere is kept nowhere: no rule says who may send that.
+            publications.append((identity if found else idempotency.NONE, found))
         if not trusted:
             for name in {each.channel for _, found in publications for each in found}:
                 self.guard.check_channel(name, caller, Action.PUBLISH)

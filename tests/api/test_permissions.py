@@ -234,6 +234,29 @@ async def test_nobody_publishes_to_the_channel_of_a_command(api: Stand, register
     assert {each["type"].partition(".")[0] for each in told.json()} == {"command"}
 
 
+async def test_nobody_uses_up_the_ids_of_anothers_events(api: Stand, register: Register) -> None:
+    shops = [register.issue(f"s-{number}", roles=("shop",)) for number in range(2)]
+    event = moved("quin")
+    for token in (*shops, "producer"):
+        assert (await publish(api, event, token)).status_code == 202
+    other = json.dumps(json.loads(event) | {"subject": "another"})
+    for token in (*shops, "producer"):
+        problem(await publish(api, other, token), 422, "key-reused")
+
+
+async def test_events_that_go_nowhere_leave_nothing_at_the_broker(
+    api: Stand, register: Register
+) -> None:
+    redis = api.broker.blocking()
+    names = f"{{{api.gateway.config.broker.namespace}}}:identity:*"
+    before = await redis.keys(names)
+    event = moved("rosa", type="unheard-of")
+    assert (await publish(api, event, register.issue("rosa"))).status_code == 202
+    assert await redis.keys(names) == before
+    assert (await publish(api, moved("rosa"), "producer")).status_code == 202
+    assert len(await redis.keys(names)) == len(before) + 1
+
+
 async def test_who_shows_nothing_cannot_publish_as_somebody(valkey: RunningServer) -> None:
     config = Config(
         broker=BrokerConfig(url=valkey.url, namespace=f"p-{secrets.token_hex(4)}", partitions=2),
