@@ -37,7 +37,7 @@ from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
 from gateway.policy.documents import decode
 from gateway.policy.permissions import Action
-from gateway.policy.publishing import Publisher
+from gateway.policy.publishing import Publisher, check_size
 from gateway.policy.routes import CommandRoute, CommandRoutes, Destination, merge_parameters
 from gateway.principals import ANYBODY, Caller
 from gateway.settings import Of
@@ -198,6 +198,7 @@ class Dispatcher:
             RateLimited: more events come than a limit allows.
             Forbidden, Unauthorized: the caller may not publish to a channel of theirs.
             Unroutable: a feed cannot decide, or an event goes to a channel that is not configured.
+            PayloadTooLarge: they are more than may be appended in one step.
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
         allowance = await self.guard.charge(Of.EVENTS, caller, count=len(events))
@@ -211,9 +212,12 @@ class Dispatcher:
         principal = caller.principal
         sender = "" if trusted else principal.name or principal.id
         publications = []
+        count = size = 0
         for event in events:
             identity = idempotency.of_event(event, sender=sender)
             found = self._publisher.publications(event)
+            count, size = count + len(found), size + sum(len(each.event) for each in found)
+            check_size(count, size)
             # What goes nowhere is kept nowhere: no rule says who may send that.
             publications.append((identity if found else idempotency.NONE, found))
         if not trusted:
