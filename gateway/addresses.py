@@ -10,8 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+UNKNOWN = "unknown"
+"""Stands for the address of a client that a proxy does not tell, in RFC 7239's own word. It is not
+the proxy's: that may be this machine's, or one that rules trust."""
 MAX_HOPS = 20
 """Proxies on the way that are looked at: no real one is so long."""
+MAX_FORWARDED = 4096
+"""Characters of `Forwarded` that are read: it has to be read from its beginning, for each request,
+and most of it can be the client's."""
 CACHED = 4096
 """Addresses whose other forms are remembered. They come from strangers, so there is a bound."""
 
@@ -34,26 +40,28 @@ class Proxies:
         """Return the address of the client whose request came over a connection from `peer`.
 
         `headers` gives lower-case names with values, a name several times where it was sent so; it
-        is asked where the peer is trusted. Of what proxies say nothing is taken that is no address.
-        Where `Forwarded` and `X-Forwarded-For` say different things, the client has written one of
-        them, and the peer is all that is known.
+        is asked where the peer is trusted. Where what proxies say ends with something that is no
+        address, the client is `UNKNOWN`. So it is where `Forwarded` and `X-Forwarded-For` say
+        different things: the client has written one of them.
         """
         address = canonical(peer) or peer
         if not self.trusts(address):
             return address
-        sent = [(name, value) for name, value in headers() if name in _READERS]
+        sent = [(name, value) for name, value in headers() if name in _READERS and value.strip()]
         found = set()
         for name, read in _READERS.items():
             values = [value for key, value in sent if key == name]
             if values:
                 found.add(self._rightmost(address, read(",".join(values))))
-        return found.pop() if len(found) == 1 else address
+        if not found:
+            return address
+        return found.pop() if len(found) == 1 else UNKNOWN
 
     def _rightmost(self, address: str, hops: Sequence[str]) -> str:
         for hop in hops[: -MAX_HOPS - 1 : -1]:
             before = canonical(_bare(hop))
             if before is None:  # hidden or garbage: what is before it cannot be believed
-                break
+                return UNKNOWN
             address = before
             if not self.trusts(address):
                 break
@@ -123,7 +131,7 @@ _WITH_PORT = re.compile(r"([0-9.]{7,15}):[0-9]{1,5}")
 
 
 def _x_forwarded_for(value: str) -> list[str]:
-    return value.split(",")[-MAX_HOPS:]
+    return value.rsplit(",", MAX_HOPS)[-MAX_HOPS:]
 
 
 _PAIR = re.compile(
@@ -136,6 +144,8 @@ def _forwarded(value: str) -> list[str]:
 
     What cannot be read makes all before it unbelievable, because nobody knows where it ends.
     """
+    if len(value) > MAX_FORWARDED:
+        return [""]
     return [*_elements(value)][-MAX_HOPS:]
 
 

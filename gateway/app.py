@@ -85,6 +85,7 @@ class Gateway:
             self.metrics,
             processes=lambda: self.quotas.processes,
         )
+        self._origins = Origins(server.origins, tls=self._encrypted)
         proxies = Proxies(server.trusted_proxies)
         self.first_line = FirstLine(
             server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
@@ -94,7 +95,7 @@ class Gateway:
         )
         self.doorkeeper = Doorkeeper(
             self.authenticator,
-            Showing(cookie=config.auth.cookie, origins=Origins(server.origins)),
+            Showing(cookie=config.auth.cookie, origins=self._origins),
             broker.tickets,
             blocks,
             self.admission,
@@ -214,14 +215,17 @@ class Gateway:
         return app
 
     def _edge(self) -> Middleware:
-        server, tls = self.config.server, self.config.tls
-        encrypted = tls.certificate is not None
         return Middleware(
             Edge,
-            origins=Origins(server.origins, tls=encrypted),
-            hosts=server.hosts,
-            hsts=tls.hsts if encrypted else 0,
+            origins=self._origins,
+            hosts=self.config.server.hosts,
+            hsts=self.config.tls.hsts if self._encrypted else 0,
         )
+
+    @property
+    def _encrypted(self) -> bool:
+        """Whether this process speaks TLS itself."""
+        return self.config.tls.certificate is not None
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)

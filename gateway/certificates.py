@@ -40,6 +40,10 @@ def load(config: TLSConfig) -> ssl.SSLContext:
         ) from None
     if config.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
+        # A session that is resumed shows no certificate, and each one can be resumed anew: whoever
+        # was let in once would be let in for ever. TLS 1.2 keeps sessions that Python cannot drop.
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
         try:
             context.load_verify_locations(config.client_ca)
         except (ssl.SSLError, ValueError) as error:

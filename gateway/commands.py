@@ -147,3 +147,8 @@ def started_event(envelope: Envelope, *, time: str) -> list[bytes]:
 def channel_of(command_id: str) -> str:
     """The channel on which one command's life is pushed."""
     return f"commands:{command_id}"
+
+
+def is_of_command(channel: str) -> bool:
+    """Return whether a channel is a command's own."""
+    return channel.startswith("commands:")

@@ -37,7 +37,7 @@ from gateway.hub.listener import Listener
 from gateway.idempotency import Identity
 from gateway.policy.documents import decode
 from gateway.policy.permissions import Action
-from gateway.policy.publishing import Publisher
+from gateway.policy.publishing import Publisher, check_size
 from gateway.policy.routes import CommandRoute, CommandRoutes, Destination, merge_parameters
 from gateway.principals import ANYBODY, Caller
 from gateway.settings import Of
@@ -180,8 +180,8 @@ class Dispatcher:
         Raises `UnknownCommand`, `Overloaded`, `BrokerUnavailable`.
         """
         async with self._admission.admitted():
-            status, owner = await asyncio.gather(
-                self._streams.status(command_id), self._streams.owner(command_id)
+            status, (owner,) = await asyncio.gather(
+                self._streams.status(command_id), self._streams.owners([command_id])
             )
         if not self.guard.owns(caller, owner):
             raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
@@ -198,6 +198,7 @@ class Dispatcher:
             RateLimited: more events come than a limit allows.
             Forbidden, Unauthorized: the caller may not publish to a channel of theirs.
             Unroutable: a feed cannot decide, or an event goes to a channel that is not configured.
+            PayloadTooLarge: they are more than may be appended in one step.
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
         allowance = await self.guard.charge(Of.EVENTS, caller, count=len(events))
@@ -208,9 +209,17 @@ class Dispatcher:
     async def _publish(self, events: Sequence[Event], caller: Caller, *, trusted: bool) -> None:
         if not trusted:
             events = [self._signed(event, caller) for event in events]
-        publications = [
-            (idempotency.of_event(event), self._publisher.publications(event)) for event in events
-        ]
+        principal = caller.principal
+        sender = "" if trusted else principal.name or principal.id
+        publications = []
+        count = size = 0
+        for event in events:
+            identity = idempotency.of_event(event, sender=sender)
+            found = self._publisher.publications(event)
+            count, size = count + len(found), size + sum(len(each.event) for each in found)
+            check_size(count, size)
+            # What goes nowhere is kept nowhere: no rule says who may send that.
+            publications.append((identity if found else idempotency.NONE, found))
         if not trusted:
             for name in {each.channel for _, found in publications for each in found}:
                 self.guard.check_channel(name, caller, Action.PUBLISH)
@@ -222,9 +231,12 @@ class Dispatcher:
     def _signed(self, event: Event, caller: Caller) -> Event:
         """Return an event that says who published it, whatever its sender says."""
         principal = caller.principal
-        if principal.anonymous:
-            return event
-        return msgspec.structs.replace(event, authtype=principal.type, authid=principal.id)
+        known = not principal.anonymous
+        return msgspec.structs.replace(
+            event,
+            authtype=principal.type if known else None,
+            authid=principal.id if known else None,
+        )
 
     def _receive(
         self,

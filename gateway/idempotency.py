@@ -51,11 +51,16 @@ def of_command(key: str, path: str, data: Any, *, sender: str = "") -> Identity:
     return Identity(_digest("command", key, sender), _digest(path, _canonical(data)))
 
 
-def of_event(event: Event) -> Identity:
-    """Return the identity of an event that has an id; without one there is none."""
+def of_event(event: Event, *, sender: str = "") -> Identity:
+    """Return the identity of an event that has an id; without one there is none.
+
+    `sender` is empty for the producers that are trusted. Everybody else has identities of their
+    own, so that nobody uses up those of another by guessing its ids.
+    """
     if event.id is None:
         return NONE
-    return Identity(_digest("event", event.source or "", event.id), _digest(_canonical(event)))
+    name = _digest("event", event.source or "", event.id, sender)
+    return Identity(name, _digest(_canonical(event)))
 
 
 def _canonical(value: Any) -> bytes:

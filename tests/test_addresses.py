@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import Proxies, block, canonical, is_loopback, network
+from gateway.addresses import MAX_FORWARDED, UNKNOWN, Proxies, block, canonical, is_loopback, network
 
 PROXIES = Proxies(["10.0.0.0/8", "192.0.2.1", "fd00::/8"])
 PROXY, CLIENT = "10.0.0.1", "203.0.113.7"
@@ -64,14 +64,20 @@ def test_the_rightmost_address_that_is_no_proxys_is_the_client(
 @pytest.mark.parametrize(
     "value",
     [
-        *("", " ", ",", "unknown", "_hidden", "localhost", "1.2.3", "1.2.3.4.5", "300.1.1.1"),
+        *(",", "unknown", "_hidden", "localhost", "1.2.3", "1.2.3.4.5", "300.1.1.1"),
         *("[::1", "::1]", "[1.2.3.4]:x", "1.2.3.4:port", "1.2.3.4:123456"),
         *("x" * 9999, "<script>", "\x00", "\u0661.2.3.4"),
     ],
 )
-def test_what_is_no_address_ends_the_search_at_the_last_proxy(value: str) -> None:
-    assert forwarded_for(value) == PROXY
-    assert forwarded_for(f"1.2.3.4, {value}, 10.5.5.5") == "10.5.5.5"
+def test_who_is_hidden_behind_a_proxy_is_not_taken_for_it(value: str) -> None:
+    assert forwarded_for(value) == UNKNOWN
+    assert forwarded_for(f"1.2.3.4, {value}, 10.5.5.5") == UNKNOWN
+
+
+def test_who_is_unknown_is_nobody_in_particular() -> None:
+    assert block(UNKNOWN) == UNKNOWN
+    assert not is_loopback(UNKNOWN)
+    assert not PROXIES.trusts(UNKNOWN)
 
 
 def test_a_zone_is_no_part_of_an_address() -> None:
@@ -90,15 +96,15 @@ def test_a_zone_is_no_part_of_an_address() -> None:
         (["for=1.2.3.4", f"for={CLIENT}"], CLIENT),
         ([f'host="a, for=6.6.6.6; b";for={CLIENT}'], CLIENT),
         ([r'for="203.0.113.\7"'], CLIENT),
-        (["for=unknown"], PROXY),
-        (["for=_gazonk"], PROXY),
-        (['for="_SEVKISEK:1"'], PROXY),
-        (["proto=https"], PROXY),
-        (["for=1.2.3.4, proto=https"], PROXY),
-        (['for=1.2.3.4, for="'], PROXY),
-        (["nonsense"], PROXY),
-        (["for=1.2.3.4 for=5.6.7.8"], PROXY),
-        ([",for=1.2.3.4"], PROXY),
+        (["for=unknown"], UNKNOWN),
+        (["for=_gazonk"], UNKNOWN),
+        (['for="_SEVKISEK:1"'], UNKNOWN),
+        (["proto=https"], UNKNOWN),
+        (["for=1.2.3.4, proto=https"], UNKNOWN),
+        (['for=1.2.3.4, for="'], UNKNOWN),
+        (["nonsense"], UNKNOWN),
+        (["for=1.2.3.4 for=5.6.7.8"], UNKNOWN),
+        ([",for=1.2.3.4"], UNKNOWN),
         ([""], PROXY),
     ],
 )
@@ -109,7 +115,14 @@ def test_forwarded_is_read_as_rfc_7239_says(values: list[str], expected: str) ->
 def test_where_the_headers_disagree_the_client_wrote_one_of_them() -> None:
     both = [("x-forwarded-for", CLIENT), ("forwarded", f"for={CLIENT}")]
     assert client(*both) == CLIENT
-    assert client(both[0], ("forwarded", "for=1.2.3.4")) == PROXY
+    assert client(both[0], ("forwarded", "for=1.2.3.4")) == UNKNOWN
+    assert client(both[0], ("forwarded", "garbage")) == UNKNOWN
+
+
+def test_what_is_too_long_to_be_read_for_each_request_is_not() -> None:
+    told = f"for={CLIENT}"
+    assert forwarded("a=b;" * ((MAX_FORWARDED - len(told)) // 4) + told) == CLIENT
+    assert forwarded("a=b;" * (MAX_FORWARDED // 4) + told) == UNKNOWN
 
 
 def test_a_way_that_is_longer_than_any_is_not_followed_to_its_end() -> None:
@@ -118,7 +131,8 @@ def test_a_way_that_is_longer_than_any_is_not_followed_to_its_end() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["forwarded", "x-forwarded-for"]), st.text())))
 def test_whatever_is_sent_the_answer_is_an_address(headers: list[tuple[str, str]]) -> None:
-    ipaddress.ip_address(PROXIES.client(PROXY, lambda: headers))
+    found = PROXIES.client(PROXY, lambda: headers)
+    assert found == UNKNOWN or ipaddress.ip_address(found)
 
 
 @given(st.lists(st.text(alphabet='for=";,1.:[]_ \\', max_size=40)), st.text(max_size=20))

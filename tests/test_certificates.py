@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -133,6 +134,39 @@ async def test_with_a_client_authority_nobody_else_is_served(
             port, authority, lambda c: c.load_cert_chain(known.certificate, known.key)
         )
         assert name == "first"
+
+
+async def test_a_client_authority_that_is_replaced_counts_for_who_was_let_in_before(
+    config: TLSConfig, authority: Authority, tmp_path: Path
+) -> None:
+    authorities = tmp_path / "clients.pem"
+    shutil.copy(authority.certificate, authorities)
+    known = authority.issue("known")
+    context = ssl.create_default_context(cafile=authority.certificate)
+    context.load_cert_chain(known.certificate, known.key)
+
+    def connect(session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as wrapped,
+        ):
+            if not wrapped.recv(100):  # the client is through before the server has looked at it
+                raise ConnectionResetError
+            return wrapped.session
+
+    certificates = Certificates(
+        TLSConfig(certificate=config.certificate, key=config.key, client_ca=authorities)
+    )
+    async with serving(certificates) as port:
+        session = await asyncio.to_thread(connect)
+        shutil.copy(Authority(tmp_path, "another").certificate, authorities)
+        certificates.refresh()
+        for resumed in (session, None):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.to_thread(connect, resumed)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(connect)
 
 
 def problems(folder: Path, text: str) -> list[str]:

@@ -44,8 +44,8 @@ class Edge:
         try:
             head = read_head(scope)
             check_host(scope, head, self._hosts)
+            headers = headers + self._cross_origin.headers(head.first("origin"), head.host)
             if scope["type"] == "http":
-                headers = headers + self._cross_origin.headers(head.first("origin"), head.host)
                 app = _preflight(scope, head) or app
         except GatewayError as error:
             app = _refusal(error)

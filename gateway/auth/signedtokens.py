@@ -85,8 +85,10 @@ class Issuer:
             leeway=config.leeway,
         )
 
-    async def principal(self, token: str, unverified: Unverified, *, now: float) -> Principal:
-        """Return whose token it is.
+    async def verify(
+        self, token: str, unverified: Unverified, *, now: float
+    ) -> tuple[Principal, Key]:
+        """Return whose token it is, and the key by which it is right.
 
         Raises:
             InvalidToken: it is not valid.
@@ -100,16 +102,19 @@ class Issuer:
             raise InvalidToken(message, TokenFault.UNKNOWN_KEY)
         if not key.verified(token, algorithm):
             raise InvalidToken("the token's signature is wrong", TokenFault.SIGNATURE)
-        return tokens.judge(unverified.claims, self._expected, now=now, token_id=unverified.digest)
+        principal = tokens.judge(
+            unverified.claims, self._expected, now=now, token_id=unverified.digest
+        )
+        return principal, key
 
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """A token that was found right, and the keys by which it was."""
+    """A token that was found right, and the key by which it was."""
 
     principal: Principal
     issuer: Issuer
-    keys: KeySet
+    key: Key
 
 
 class SignedTokens:
@@ -131,17 +136,18 @@ class SignedTokens:
         """
         key = digest(token)
         known = self._known.get(key)
-        if known is not None and known.keys is known.issuer.keys.current():
+        if known is not None and known.key in known.issuer.keys.current():
             return known.principal
         unverified = tokens.parse(token)
         issuer = self._issuer(unverified)
         if unverified is None or issuer is None:
             return None
         now = self._clock()
-        found = await issuer.principal(token, unverified, now=now)
+        found, by = await issuer.verify(token, unverified, now=now)
         assert found.expires is not None
-        verified = _Verified(found, issuer, issuer.keys.current())
-        self._known.put(key, verified, until=min(found.expires, now + BELIEVED))
+        self._known.put(
+            key, _Verified(found, issuer, by), until=min(found.expires, now + BELIEVED)
+        )
         return found
 
     def _issuer(self, unverified: Unverified | None) -> Issuer | None:

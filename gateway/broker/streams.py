@@ -182,13 +182,14 @@ class CommandStreams:
             raise UnknownCommand(f"there is no command {command_id[:80]!r}, or no longer")
         return _read_status(command_id, found)
 
-    async def owner(self, command_id: str) -> str | None:
-        """Return whose command it is: empty for nobody's; None where there is none.
+    async def owners(self, command_ids: Sequence[str]) -> list[str | None]:
+        """Return whose commands they are: empty for nobody's; None where there is none.
 
-        Raises `BrokerUnavailable`.
+        One call, however many they are. Raises `BrokerUnavailable`.
         """
-        found = await self._pipeline.call("owner", [self._keys.status(command_id)], [])
-        return None if found is None else found.decode()
+        keys = list(map(self._keys.status, command_ids))
+        found = await self._pipeline.call("owners", keys, [])
+        return [None if each is None else each.decode() for each in found]
 
     async def take(self, partitions: Mapping[PartitionId, int], token: str) -> Taken:
         """Take the new commands of partitions that this worker holds, each up to its own number.

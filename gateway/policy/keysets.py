@@ -83,6 +83,10 @@ class KeySet:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __contains__(self, key: Key) -> bool:
+        """Return whether it is this very key, read together with the others."""
+        return key in self._keys
+
     def find(self, kid: str | None, algorithm: Algorithm) -> Key | None:
         """Return the key that a token names, if it fits the algorithm.
 

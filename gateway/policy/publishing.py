@@ -5,9 +5,17 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import Unroutable
+from gateway.commands import is_of_command
+from gateway.errors import PayloadTooLarge, Unroutable
 from gateway.events import Event, Publication, Retention, encode, with_channel
 from gateway.policy.routes import Channels, Feeds
+
+MAX_EVENTS = 10_000
+"""Events that are appended in one step, each counted once for each of its channels. The broker does
+nothing else meanwhile: about a tenth of a second."""
+MAX_BYTES = 16 << 20
+"""Bytes of them, and of what is committed with them. The broker breaks off a request that is far
+larger, and with it the requests of others that share its round trip."""
 
 
 class Publisher:
@@ -25,15 +33,17 @@ class Publisher:
         Raises:
             Unroutable: if a feed has no value for this event, or names a channel that no configured
                 pattern covers.
+            PayloadTooLarge: if it goes to so many channels that it would be too much for one step.
             TypeError: if its data holds what JSON cannot.
         """
-        if event.type.startswith("command.") and (event.channel or "").startswith("commands:"):
-            raise Unroutable(f"only the gateway tells of a command's life, with {event.type!r}")
         encoded = encode(event)
         attributes = msgspec.json.decode(encoded)
         if event.channel is not None:
             attributes["channel"] = event.channel
         names = self._feeds.channels_for(attributes)
+        if event.type.startswith("command.") and any(map(is_of_command, names)):
+            raise Unroutable(f"only the gateway tells of a command's life, with {event.type!r}")
+        check_size(len(names), len(names) * len(encoded))
         return [
             self.publication(name, with_channel(encoded, name), attributes=attributes)
             for name in names
@@ -70,3 +80,14 @@ class Publisher:
             config.pattern: int(config.history.ttl * 1000) if config.history else 0
             for config in self._channels.configs
         }
+
+
+def check_size(count: int, size: int) -> None:
+    """Return if so many events of so many bytes can be appended in one step.
+
+    Raises `PayloadTooLarge`.
+    """
+    if count > MAX_EVENTS or size > MAX_BYTES:
+        raise PayloadTooLarge(
+            f"expected at most {MAX_EVENTS} events (one for each channel) and {MAX_BYTES >> 20} MiB"
+        )

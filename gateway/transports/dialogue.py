@@ -32,9 +32,9 @@ CLOSE_CODES = {
 }
 """By the status of the same refusal over HTTP. Others are not for ever: come back."""
 MAX_CHANNELS_IN_URL = 50
-MAX_EARLY = 64 << 10
-"""Bytes of frames that may wait until it is known who sends them."""
 RETRY_MS = 1000
+LONGEST_LOOK = 90.0
+"""Seconds to find out who somebody is: a provider may be slow, and a limit may have a queue."""
 
 
 def ending(error: GatewayError) -> tuple[CloseCode, int]:
@@ -92,8 +92,17 @@ def receive(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[None
     return None
 
 
+def channels_of_url(door: Door, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the channels of `?channel=a&channel=b`, each once. Raises `TooManySubscriptions`."""
+    channels = tuple(dict.fromkeys(names))
+    most = min(MAX_CHANNELS_IN_URL, door.max_subscriptions)
+    if len(channels) > most:
+        raise TooManySubscriptions(f"expected at most {most} channels but got {len(channels)}")
+    return channels
+
+
 def subscribe_from_url(
-    door: Door, connection: Talker, channels: Sequence[str], query: Mapping[str, str]
+    door: Door, connection: Talker, channels: tuple[str, ...], query: Mapping[str, str]
 ) -> bool:
     """Subscribe as `?channel=a&channel=b&after=…` asks: all at once, from one position.
 
@@ -103,10 +112,7 @@ def subscribe_from_url(
         for name in channels:
             door.dispatcher.guard.check_channel(name, connection.caller)
         pace = parse_pace(query)
-        wanted = tuple(dict.fromkeys(channels))
-        if len(wanted) > min(MAX_CHANNELS_IN_URL, door.max_subscriptions):
-            raise TooManySubscriptions(f"expected at most {MAX_CHANNELS_IN_URL} channels")
-        _request(door, connection, None, wanted, query.get("after") or None, pace)
+        _request(door, connection, None, channels, query.get("after") or None, pace)
     except GatewayError as error:
         _refuse(connection, None, error)
         return False
@@ -114,7 +120,7 @@ def subscribe_from_url(
 
 
 def await_introduction(
-    door: Door, connection: Talker, channels: Sequence[str], query: Mapping[str, str]
+    door: Door, connection: Talker, channels: tuple[str, ...], query: Mapping[str, str]
 ) -> None:
     """Have a connection say who it is. Until then nothing is done for it."""
     introduction = door.introductions.setdefault(connection, Introduction())
@@ -135,8 +141,7 @@ def _introduce(door: Door, connection: Talker, payload: bytes) -> asyncio.Task[N
     """Take a frame of a connection that has not said yet who it is, or of which that is unknown."""
     introduction = door.introductions.setdefault(connection, Introduction())
     if introduction.begun:
-        introduction.frames.append(payload)
-        if sum(map(len, introduction.frames)) > MAX_EARLY:
+        if not introduction.keep(payload):
             connection.goodbye(CloseCode.TOO_MANY, 0)
         return None
     identity: int | str | None = None
@@ -168,7 +173,11 @@ def _begin(
     introduction.begun = True
     door.introductions[connection] = introduction
     connection.caller = replace(caller, principal=UNKNOWN)
-    return door.spawn(_authenticate(door, connection, introduction, identity, shown))
+    # It has said so in time. If that takes too long now it is not at fault, and shall come back.
+    door.hub.expiry.set(connection, time.time() + LONGEST_LOOK, CloseCode.SHUTDOWN)
+    # Behind the subscriptions that it asked for before: they count for its quota too.
+    work = partial(_authenticate, door, connection, introduction, identity, shown)
+    return door.spawn_in_turn(connection, work)
 
 
 async def _authenticate(
@@ -178,7 +187,7 @@ async def _authenticate(
     identity: int | str | None,
     shown: Credential,
 ) -> None:
-    wanted = len(dict.fromkeys(introduction.channels))
+    wanted = len(introduction.channels)
     try:
         caller = await door.doorkeeper.admit(shown, connection.caller)
         await door.dispatcher.guard.check_owner(introduction.channels, caller)

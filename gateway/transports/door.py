@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -26,19 +26,32 @@ logger = logging.getLogger(__name__)
 
 MAX_RATE = 1000
 """Times a second."""
+MAX_EARLY = 64 << 10
+"""Bytes of frames that may wait until it is known who sends them."""
+EARLY_OVERHEAD = 256
+"""Bytes that each of them counts beside its own: all are worked on in one go then, and those that
+are empty would have no bound."""
 
 
 @dataclass(slots=True, eq=False)
 class Introduction:
     """What waits until a connection has said who it is."""
 
-    channels: Sequence[str] = ()
+    channels: tuple[str, ...] = ()
     """Those of its URL."""
     query: Mapping[str, str] = field(default_factory=dict)
     begun: bool = False
     """It has said so, and that is being looked at."""
     frames: list[bytes] = field(default_factory=list)
     """What it said since."""
+    size: int = 0
+    """What those frames take, in bytes."""
+
+    def keep(self, frame: bytes) -> bool:
+        """Keep a frame until it is known who sent it. Returns False if more waits than may."""
+        self.frames.append(frame)
+        self.size += EARLY_OVERHEAD + len(frame)
+        return self.size <= MAX_EARLY
 
 
 Introductions = WeakKeyDictionary[Connection, Introduction]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
@@ -293,8 +294,13 @@ class HTTPProtocol(HttpToolsProtocol):
         )
 
     def detach(self, factory: Callable[[Transport], D]) -> D:
-        """Hand the connection over, in the middle of a response whose head was sent."""
+        """Hand the connection over, in the middle of a response whose head was sent.
+
+        Raises `ClientDisconnect` if the peer is gone: of what is left then hardly anything works.
+        """
         transport = self.transport
+        if transport.is_closing():
+            raise ClientDisconnect
         connection = factory(transport)
         self._unset_keepalive_if_required()
         transport.set_protocol(connection)
@@ -302,8 +308,6 @@ class HTTPProtocol(HttpToolsProtocol):
         self.cycle.response_complete = True
         self.connections.discard(self)
         self._forget()
-        if transport.is_closing():
-            connection.connection_lost(None)
         return connection
 
     def _forget(self) -> None:

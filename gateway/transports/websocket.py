@@ -12,6 +12,7 @@ from gateway.transports import frames
 from gateway.transports.connection import HIGH_WATER, SILENT_BEATS, Buffered
 from gateway.transports.dialogue import (
     await_introduction,
+    channels_of_url,
     ending,
     receive,
     subscribe_from_url,
@@ -155,13 +156,13 @@ async def endpoint(websocket: WebSocket) -> None:
     """`GET /ws`: accept, and detach the connection where the server can."""
     door: Door = websocket.app.state.door
     query = websocket.query_params
-    channels = query.getlist("channel")
     try:
+        channels = channels_of_url(door, query.getlist("channel"))
         caller = await _caller(door, websocket)
         wanted = 0
         if caller.principal is not UNKNOWN:
             await door.dispatcher.guard.check_owner(channels, caller)
-            wanted = len(dict.fromkeys(channels))
+            wanted = len(channels)
         holding = await door.dispatcher.guard.enter(caller, subscriptions=wanted)
     except GatewayError as error:
         await _turn_away(websocket, error)

@@ -9,17 +9,9 @@ from gateway.broker.deadletters import Error, Reason
 from gateway.broker.streams import Delivery
 from gateway.commands import FINAL, CommandStatus, Envelope, Status, channel_of, life_event
 from gateway.events import Event, Publication, now
-from gateway.policy.publishing import Publisher
+from gateway.policy.publishing import Publisher, check_size
 from gateway.worker.deadletters import dead_letter, failure
 from gateway.worker.handlers import Outcome, Rejected
-
-MAX_EVENTS = 10_000
-"""Events of one commit, each counted once for each of its channels. The broker does nothing else
-while it appends them: about a tenth of a second."""
-
-MAX_BYTES = 16 << 20
-"""Bytes of the events, and of the result. The broker breaks off a request that is far larger, and
-with it the requests of other commands that share its round trip."""
 
 
 class Settlements:
@@ -34,12 +26,12 @@ class Settlements:
 
         Raises:
             Unroutable: an event goes to a channel that there is not, or no feed can decide.
-            TypeError, ValueError: JSON cannot hold an event's data, or the result; or it is all
-                together more than one commit may hold.
+            PayloadTooLarge: it is all together more than one commit may hold.
+            TypeError, ValueError: JSON cannot hold an event's data, or the result.
         """
         publications = self._caused(envelope, outcome.events)
         result = b"" if outcome.result is None else msgspec.json.encode(outcome.result)
-        _check_size(len(result))
+        check_size(0, len(result))
         status = _status(envelope, Status.SUCCEEDED, attempt, finished_at=now())
         status.result = outcome.result
         return self._settlement(envelope, status, publications, result=result)
@@ -113,15 +105,8 @@ class Settlements:
             for publication in self._publisher.publications(caused(event, envelope, number)):
                 publications.append(publication)
                 size += len(publication.event)
-                _check_size(size, len(publications))
+                check_size(len(publications), size)
         return publications
-
-
-def _check_size(size: int, count: int = 0) -> None:
-    if size > MAX_BYTES or count > MAX_EVENTS:
-        raise ValueError(
-            f"expected at most {MAX_EVENTS} events (one for each channel) and {MAX_BYTES >> 20} MiB"
-        )
 
 
 def caused(event: Event, envelope: Envelope, number: int) -> Event:

@@ -268,6 +268,7 @@ def _strangers() -> Iterator[Bad]:
         {
             "a command from a page of another origin": sized(evil),
             "an event stream for one": get(b"/sse?channel=log", evil),
+            "a WebSocket for one": get(b"/ws?channel=log", evil, host=HOST + HANDSHAKE),
             "its question beforehand": get(b"/echo", evil + preflight).replace(b"GET", b"OPTIONS"),
             "a command from a sandboxed frame, `Origin: null`": sized(b"Origin: null\r\n"),
         },

@@ -1,9 +1,13 @@
 """Pages of other origins: which may ask, which may read, and what they may read."""
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from tests.api.conftest import config_of
 from tests.api.stand import Stand, problem, standing
@@ -98,9 +102,23 @@ async def test_any_other_page_is_refused_and_can_read_nothing(api: Stand, origin
     problem(await api.post("/unheard", b"{}", origin=origin), 403, "origin-not-allowed")
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example"])
+async def test_no_other_page_has_a_websocket(api: Stand, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(f"ws://127.0.0.1:{api.port}/ws?channel=log", origin=Origin(origin)):
+            pass
+    assert refused.value.response.status_code == 403
+    assert b"origin-not-allowed" in refused.value.response.body
+
+
 async def test_the_gateways_own_pages_may_ask(api: Stand) -> None:
-    answer = await api.post("/unheard", b"{}", origin=f"http://127.0.0.1:{api.port}")
+    own = f"http://127.0.0.1:{api.port}"
+    answer = await api.post("/unheard", b"{}", origin=own)
     assert answer.status_code == 202
+    for origin in (own, APP):
+        url = f"ws://127.0.0.1:{api.port}/ws?channel=log"
+        async with connect(url, origin=Origin(origin)) as socket:
+            assert "subscribed" in json.loads(await socket.recv())
 
 
 async def test_who_is_no_page_is_not_asked_where_it_came_from(api: Stand) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.api.cloudevents import MAX_BATCH
 from gateway.broker.keys import Keys
-from gateway.config import Config, EventsConfig
+from gateway.config import Config, EventsConfig, FeedConfig
 from gateway.settings import Bytes
 from tests.api.conftest import TOKEN, config_of
 from tests.api.stand import Stand, problem, standing
@@ -369,3 +369,18 @@ async def test_history_is_for_channels_that_are_configured(api: Stand) -> None:
     assert bad.startswith("expected a channel name of 1 to 255")
     long = problem(await api.http.get(f"/channels/{'x' * 300}/history"), 400, "bad-request")
     assert len(long) < 250
+
+
+async def test_what_is_sent_at_once_may_go_to_so_many_channels_and_no_more(
+    valkey: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The broker would do nothing else for seconds, and be taken for one that is away."""
+    config = config_of(valkey, tmp_path_factory.mktemp("many"), max_body=Bytes(1 << 20))
+    feeds = [FeedConfig(type="*", channels=["data.to"])]
+    to = [f"few/{number}" for number in range(100)]
+    events = [EVENT | {"id": str(number), "data": {"to": to}} for number in range(101)]
+    async with standing(msgspec.structs.replace(config, feeds=feeds)) as api:
+        for count, status in ((101, 413), (100, 202)):
+            sent = json.dumps(events[:count])
+            answer = await api.http.post("/events", content=sent, headers=BATCH)
+            assert answer.status_code == status, answer.text

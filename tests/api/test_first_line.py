@@ -89,6 +89,14 @@ def test_through_a_proxy_the_client_is_counted_and_not_the_proxy(clock: Clock) -
     assert line.early("10.0.0.1") == 0.0
 
 
+def test_who_hides_behind_a_proxy_of_this_machine_is_counted_all_the_same(clock: Clock) -> None:
+    line = line_of(clock, "127.0.0.1")
+    contradiction = [("x-forwarded-for", STRANGER), ("forwarded", f"for={OTHER}")]
+    assert sum(not line.ask("127.0.0.1", lambda: contradiction) for _ in range(100)) == LEAST
+    assert not line.ask("127.0.0.1", lambda: [("x-forwarded-for", STRANGER)])
+    assert not any(line.ask("127.0.0.1", list) for _ in range(1000))  # the proxy itself
+
+
 @asynccontextmanager
 async def guarded(server: RunningServer, folder: Path, rate: str) -> AsyncIterator[Stand]:
     more = {"trusted_proxies": ["127.0.0.1"], "requests_per_ip": Frequency.parse(rate)}

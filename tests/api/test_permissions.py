@@ -135,6 +135,31 @@ async def test_a_frame_subscribes_to_ones_own_commands_alone(
         assert json.loads(await socket.recv())["event"]["type"] == "command.accepted"
 
 
+async def test_whose_many_commands_are_is_asked_in_one_call(api: Stand, register: Register) -> None:
+    """Each of them would otherwise cost the broker a call, and one address could open the circuit."""
+
+    async def calls() -> int:
+        stats = await api.broker.blocking().info("commandstats")
+        found: int = stats["cmdstat_evalsha"]["calls"]
+        return found
+
+    judy = register.issue("judy")
+    ids = [(await order(api, judy, "judy")).json()["id"] for _ in range(2)]
+    others = [f"none-{number}" for number in range(48)]
+    url = f"ws://127.0.0.1:{api.port}/ws"
+    for names, said in (
+        ([*ids, *others], "forbidden"),
+        ([*ids, *others, "one-more"], "too-many-subscriptions"),
+        (ids, None),
+    ):
+        query = "&".join(f"channel=commands:{id}" for id in names)
+        before = await calls()
+        async with connect(f"{url}?{query}", additional_headers=showing(judy)) as socket:
+            answer = json.loads(await socket.recv())
+        assert answer.get("error", {}).get("code") == said
+        assert await calls() - before < 20  # whatever else goes on
+
+
 async def test_commands_over_websocket_are_judged_likewise(api: Stand, register: Register) -> None:
     hans = register.issue("hans")
     async with connect(f"ws://127.0.0.1:{api.port}/ws", additional_headers=showing(hans)) as socket:
@@ -185,6 +210,68 @@ async def test_events_go_to_the_channels_that_their_sender_may_publish_to(
     history = await api.http.get("/channels/orders:nora/history", headers=showing(nora))
     (published,) = history.json()
     assert (published["authid"], published["authtype"]) == ("s-1", "user")
+
+
+def moved(customer: str, **more: Any) -> str:
+    event = {"specversion": "1.0", "id": secrets.token_hex(4), "source": "/s", "type": "order.moved"}
+    return json.dumps(event | {"data": {"customer": customer}} | more)
+
+
+async def publish(api: Stand, event: str, token: str) -> Any:
+    return await api.post(
+        "/events", event, content_type="application/cloudevents+json", **showing(token)
+    )
+
+
+async def test_nobody_publishes_to_the_channel_of_a_command(api: Stand, register: Register) -> None:
+    pia, shop = register.issue("pia"), register.issue("s-1", roles=("shop",))
+    id = (await order(api, pia, "pia", prefer="wait=30")).json()["id"]
+    for token in (pia, shop):
+        for channel in (f"commands:{id}", "commands:made-up"):
+            refused = await publish(api, moved("pia", channel=channel), token)
+            assert channel in problem(refused, 403, "forbidden")
+    told = await api.http.get(f"/channels/commands:{id}/history", headers=showing(pia))
+    assert {each["type"].partition(".")[0] for each in told.json()} == {"command"}
+
+
+async def test_nobody_uses_up_the_ids_of_anothers_events(api: Stand, register: Register) -> None:
+    shops = [register.issue(f"s-{number}", roles=("shop",)) for number in range(2)]
+    event = moved("quin")
+    for token in (*shops, "producer"):
+        assert (await publish(api, event, token)).status_code == 202
+    other = json.dumps(json.loads(event) | {"subject": "another"})
+    for token in (*shops, "producer"):
+        problem(await publish(api, other, token), 422, "key-reused")
+
+
+async def test_events_that_go_nowhere_leave_nothing_at_the_broker(
+    api: Stand, register: Register
+) -> None:
+    redis = api.broker.blocking()
+    names = f"{{{api.gateway.config.broker.namespace}}}:identity:*"
+    before = await redis.keys(names)
+    event = moved("rosa", type="unheard-of")
+    assert (await publish(api, event, register.issue("rosa"))).status_code == 202
+    assert await redis.keys(names) == before
+    assert (await publish(api, moved("rosa"), "producer")).status_code == 202
+    assert len(await redis.keys(names)) == len(before) + 1
+
+
+async def test_who_shows_nothing_cannot_publish_as_somebody(valkey: RunningServer) -> None:
+    config = Config(
+        broker=BrokerConfig(url=valkey.url, namespace=f"p-{secrets.token_hex(4)}", partitions=2),
+        auth=Secured(anonymous=True),
+        channels=[
+            ChannelConfig(pattern="wall", history=HistoryConfig(), subscribe="true", publish="true")
+        ],
+    )
+    async with standing(config, sources=[Register()]) as api:
+        event = moved("sven", channel="wall", authtype="user", authid="tina")
+        structured = "application/cloudevents+json"
+        assert (await api.post("/events", event, content_type=structured)).status_code == 202
+        (published,) = (await api.http.get("/channels/wall/history")).json()
+        assert published["data"] == {"customer": "sven"}
+        assert not published.keys() & {"authtype", "authid"}
 
 
 async def test_a_producer_with_a_token_of_its_own_may_publish_everything(

@@ -1,5 +1,6 @@
 """Quotas through the doors: what is refused, how, and that every end gives back what was held."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from gateway.config import QuotasConfig
 from tests.api.conftest import config_of
 from tests.api.stand import Stand, problem, standing
+from tests.contract.talking import REQUEST, raw
 from tests.servers import RunningServer, eventually
 
 
@@ -91,6 +93,18 @@ async def test_a_handshake_that_breaks_off_holds_nothing(api: Stand) -> None:
         assert status == 404
     async with socket(api), socket(api):
         pass
+
+
+@pytest.mark.parametrize("request_", [b"GET /sse?channel=log HTTP/1.1\r\nhost: x\r\n\r\n", REQUEST])
+async def test_who_is_gone_before_the_answer_holds_nothing_and_leaves_no_line(
+    api: Stand, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for pause in (0.0, 0.0, 0.001, 0.002, 0.005):
+        async with raw(api.port, request_):
+            await asyncio.sleep(pause)
+    await empty(api)
+    await eventually(lambda: not api.gateway.quotas._held, within=30, reason="all was given back")
+    assert not caplog.records
 
 
 async def test_events_reach_who_waits_for_a_subscription_in_turn(api: Stand) -> None:

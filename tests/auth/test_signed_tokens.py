@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,24 @@ async def test_keys_that_are_taken_out_of_the_file_count_no_more(tmp_path: Path)
     with pytest.raises(InvalidToken) as caught:
         await source.principal(token)
     assert caught.value.fault is TokenFault.UNKNOWN_KEY
+
+
+async def test_keys_that_change_while_a_token_is_looked_at_do_not_lend_it_their_word(
+    tmp_path: Path,
+) -> None:
+    config = issuer_of(tmp_path, jwks(jwk("EdDSA", "k1")))
+    assert config.keys is not None
+    file = WatchedFile(
+        config.keys,
+        lambda content: keysets.of_file(content, [Algorithm.EDDSA]),
+        clock=count(0.0, 0.6 * INTERVAL).__next__,  # the file is looked at every second time
+    )
+    source = SignedTokens([Issuer(config, FileKeys(file))])
+    token = sign(claims(), "EdDSA")
+    config.keys.write_bytes(jwks(jwk("EdDSA", "k2", 1)))
+    assert await source.principal(token)
+    with pytest.raises(InvalidToken):
+        await source.principal(token)
 
 
 async def test_a_remembered_token_expires(tmp_path: Path) -> None:

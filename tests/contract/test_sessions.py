@@ -11,10 +11,20 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Opcode
 
-from gateway.config import AdminConfig, ChannelConfig, Config, HistoryConfig, QuotasConfig
+from gateway.config import (
+    AdminConfig,
+    ChannelConfig,
+    Config,
+    HistoryConfig,
+    LimitConfig,
+    QueueConfig,
+    QuotasConfig,
+)
 from gateway.principals import Principal
-from gateway.settings import Seconds
+from gateway.settings import Frequency, Of, Per, Seconds
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, http_stream
 from tests.contract.talking import talk
@@ -148,6 +158,19 @@ async def test_so_much_may_wait_for_that_answer_and_no_more(
         await gateway.empty()
 
 
+async def test_so_many_may_wait_for_that_answer_however_small_they_are(
+    valkey: RunningServer, transports: Transports
+) -> None:
+    slow = Slow()
+    async with guarded(valkey, transports, slow) as gateway:
+        async with talk(gateway.port) as stranger:
+            await stranger.say({"id": 1, "authenticate": {"token": slow.issue("ann")}})
+            for _ in range(300):
+                stranger.write(Opcode.TEXT, b"")
+            assert await stranger.closed() == (4503, "too many")
+        await gateway.empty()
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -175,6 +198,21 @@ async def test_who_says_nothing_is_closed(
         talk(gateway.port, "?channel=all") as silent,
     ):
         assert await silent.closed() == (4501, "unauthorized")
+
+
+async def test_who_has_said_who_it_is_may_wait_for_that_to_be_found_out(
+    valkey: RunningServer, transports: Transports
+) -> None:
+    slow = Slow()
+    async with (
+        guarded(valkey, transports, slow, first_frame=Seconds(0.2)) as gateway,
+        talk(gateway.port) as ann,
+        talk(gateway.port) as silent,
+    ):
+        await ann.say({"id": 1, "authenticate": {"token": slow.issue("ann")}})
+        assert await silent.closed() == (4501, "unauthorized")
+        slow.may_answer.set()
+        assert "authenticated" in await ann.hear()
 
 
 async def test_who_is_let_in_without_credentials_may_show_some_later(
@@ -218,6 +256,36 @@ async def test_who_says_who_it_is_counts_as_that_one_from_then_on(
                 return "authenticated" in await ann.ask(said)
 
         await eventually(may_again, within=30, reason="its place was given back")
+
+
+async def test_what_was_asked_for_before_counts_for_who_it_turns_out_to_be(
+    valkey: RunningServer, transports: Transports, register: Register
+) -> None:
+    def bounded(config: Config) -> Config:
+        queue = QueueConfig(wait=Seconds(5))
+        slowly = LimitConfig(
+            name="slowly", per=[Per.IP], of=Of.CONNECTIONS, rate=Frequency(1), queue=queue
+        )
+        return msgspec.structs.replace(
+            secured(config, anonymous=True),
+            quotas=QuotasConfig(subscriptions_per_ip=1),
+            limits=[slowly],
+        )
+
+    async with (
+        serving(valkey, transports, change=bounded, sources=[register]) as gateway,
+        talk(gateway.port) as ann,
+    ):
+        for number, channel in enumerate(("all", "own:ann", "staff")):
+            wish = {"id": number, "subscribe": {"channel": channel}}
+            ann.write(Opcode.TEXT, msgspec.json.encode(wish))
+        said = {"id": 3, "authenticate": {"token": register.issue("ann", roles=("staff",))}}
+        ann.write(Opcode.TEXT, msgspec.json.encode(said))
+        answers = [await ann.hear() for _ in range(4)]
+        assert ["subscribed" in each for each in answers] == [True, False, False, False]
+        assert answers[3]["authenticated"]
+        refused = await ann.ask({"id": 4, "subscribe": {"channel": "own:ann"}})
+        assert refused["error"]["code"] == "quota-exceeded"
 
 
 async def test_a_header_says_who_it_is_on_either_transport(
@@ -313,10 +381,10 @@ async def test_a_cookie_counts_where_a_page_that_may_use_it_sends_it(
     host = {"Host": f"127.0.0.1:{gateway.port}"}
     async with talk(gateway.port, "?channel=own:ann", additional_headers=own) as ann:
         assert (await ann.hear())["subscribed"]
-    async with talk(gateway.port, "?channel=own:ann", additional_headers=other) as evil:
-        said = await evil.ask({"id": 1, "subscribe": {"channel": "own:ann"}})
-        assert said["error"]["status"] == 401
-        assert await evil.closed() == (4501, "unauthorized")
+    with pytest.raises(InvalidStatus) as refused:
+        async with talk(gateway.port, "?channel=own:ann", additional_headers=other):
+            pass
+    assert refused.value.response.status_code == 403
     for headers, status in (
         (own | host, 200),
         (cookie | {"Sec-Fetch-Site": "same-origin"}, 200),

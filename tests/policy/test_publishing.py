@@ -8,7 +8,7 @@ import pytest
 
 from gateway import Event
 from gateway.config import BrokerConfig, ChannelConfig, Config, FeedConfig, HistoryConfig
-from gateway.errors import Unroutable
+from gateway.errors import PayloadTooLarge, Unroutable
 from gateway.events import Publication
 from gateway.policy.compiler import Policy
 from gateway.policy.publishing import Publisher
@@ -135,3 +135,21 @@ def test_a_command_is_told_of_for_no_longer_than_its_status_is_kept() -> None:
 
 def test_a_channel_that_is_not_configured_retains_nothing() -> None:
     assert publisher().retention("shipments").ttl_ms == 0
+
+
+def test_an_event_goes_to_so_many_channels_and_no_more() -> None:
+    feed = FeedConfig(type="*", channels=["data.to"])
+    few = Event("t", data={"to": [f"orders:{number}" for number in range(1000)], "pad": "x" * 1000})
+    assert len(publisher(feed).publications(few)) == 1000
+    few.data["pad"] *= 9
+    with pytest.raises(PayloadTooLarge, match="16 MiB"):
+        publisher(feed).publications(few)
+
+
+def test_only_the_gateway_tells_of_a_commands_life_whichever_way_leads_there() -> None:
+    feed = FeedConfig(type="*", channels=["'commands:' + data.id"])
+    told = Event("command.succeeded", data={"id": "x"}, channel="commands:x")
+    for event in (told, Event("command.succeeded", data={"id": "x"})):
+        with pytest.raises(Unroutable, match="only the gateway tells"):
+            publisher(feed).publications(event)
+    assert publisher(feed).publications(Event("order.seen", data={"id": "x"}))
