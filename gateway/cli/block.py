@@ -268,7 +268,7 @@ def _print(blocks: list[dict[str, Any]], *, json: bool) -> None:
         (
             block["id"],
             printable(block.get("principal") or f"token {block['token_id']}"),
-            block["until"] or "removed",
+            block["until"] or "for ever",
             block["created_at"],
             printable(block.get("reason", "")),
         )

@@ -52,13 +52,14 @@ def curls(config: Config, url: str) -> Iterator[tuple[str, str]]:
     command = _simplest(config)
     data = example_data(command) if command else {}
     channel = _example_channel(config, data)
+    shown = ' -H "Authorization: Bearer $TOKEN"' if config.auth.configured else ""
     if channel:
-        follow = f"curl -N {shlex.quote(f'{url}/sse?channel={quote(channel)}')}"
+        follow = f"curl -N {shlex.quote(f'{url}/sse?channel={quote(channel)}')}{shown}"
         yield f"follow {channel}", follow
     if command:
         body = shlex.quote(msgspec.json.encode(data).decode())
         address = shlex.quote(url + quote(_fill(command.path, data)))
-        post = f"curl {address} -H {shlex.quote(JSON)}"
+        post = f"curl {address} -H {shlex.quote(JSON)}{shown}"
         yield f"post a command: {command.type}", f"{post} -d {body}"
         yield "post one and wait for its outcome", f"{post} -H 'Prefer: wait=5' -d {body}"
 

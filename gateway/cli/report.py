@@ -1,12 +1,15 @@
 """What is configured, for people: the plain data of `gateway check --json` as tables."""
 
 import os.path
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from gateway.policy.routes import STATUS_PATTERN
 
 
 def print_report(document: dict[str, Any]) -> None:
@@ -16,7 +19,9 @@ def print_report(document: dict[str, Any]) -> None:
     console.print()
     console.print(_parts(document))
     handlers = {handler["type"]: handler for handler in document["worker"]["handlers"]}
-    _section(console, "Commands", [_command(each, handlers) for each in document["commands"]])
+    secured = _secured(document["auth"])
+    commands = [_command(each, handlers, secured) for each in document["commands"]]
+    _section(console, "Commands", commands)
     _section(console, "Channels", [_channels(document)])
     _section(console, "Feeds", [_feeds(document)] if document["feeds"] else [])
     _section(console, "Limits", [_limits(document)])
@@ -69,7 +74,12 @@ def _callers(auth: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _command(command: dict[str, Any], handlers: dict[str, Any]) -> Table:
+def _secured(auth: dict[str, Any]) -> bool:
+    """Whether there is any way to tell one from another: then nobody may what no rule allows."""
+    return bool(auth["jwt"] or auth["introspection"] or auth["api_keys"])
+
+
+def _command(command: dict[str, Any], handlers: dict[str, Any], secured: bool) -> Table:
     pairs = _pairs()
     pairs.add_row("POST", Text.assemble((command["path"], "bold cyan"), f"  {command['type']}"))
     for route in command["routes"]:
@@ -77,10 +87,17 @@ def _command(command: dict[str, Any], handlers: dict[str, Any]) -> Table:
     pairs.add_row("stream", Text(command["stream"] + " otherwise" * bool(command["routes"])))
     if command["key"]:
         pairs.add_row("key", Text(command["key"]))
+    pairs.add_row("allow", _rule(command["allow"], secured))
     pairs.add_row("schema", Text(relative(command["schema"]) if command["schema"] else "none"))
     handler = handlers.get(command["type"])
     pairs.add_row("handler", Text(_handler(handler)) if handler else Text("none here", "yellow"))
     return pairs
+
+
+def _rule(source: str | None, secured: bool) -> Text:
+    if source is None:
+        return Text("nobody, for want of a rule", "yellow") if secured else Text("anybody")
+    return Text(source)
 
 
 def _handler(handler: dict[str, Any]) -> str:
@@ -105,7 +122,18 @@ def _channels(document: dict[str, Any]) -> Table:
         history = channel["history"]
         kept = f"{history['size']} events for {duration(history['seconds'])}" if history else "none"
         pairs.add_row(Text(channel["pattern"]), Text(f"history: {kept}"))
+        if channel["pattern"] == STATUS_PATTERN:
+            continue  # for its sender alone
+        for name, source in _channel_rules(channel, _secured(document["auth"])):
+            pairs.add_row("", Text.assemble(f"{name}: ", source))
     return pairs
+
+
+def _channel_rules(channel: dict[str, Any], secured: bool) -> Iterator[tuple[str, Text]]:
+    yield "subscribe", _rule(channel["subscribe"], secured)
+    for name, source in (("publish", channel["publish"]), ("history.allow", channel["read"])):
+        if source is not None:
+            yield name, Text(source)
 
 
 def _feeds(document: dict[str, Any]) -> Table:

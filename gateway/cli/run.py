@@ -152,7 +152,8 @@ async def opened_broker(
     config = Options(None, None, data_dir, 1).applied(config)
     broker = config.broker
     if broker.url is None and not broker.data_dir.is_dir():
-        raise Failure(f"there is no log in {broker.data_dir}", code=ExitCode.NO_BROKER)
+        hint = "--data-dir says where else it is"
+        raise Failure(f"there is no log in {broker.data_dir}; {hint}", code=ExitCode.NO_BROKER)
     async with open_broker(broker) as opened:
         yield opened, policy
 

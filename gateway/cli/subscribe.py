@@ -92,6 +92,8 @@ def subscribe(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     options = ["--url", url] if url != DEFAULT_URL else []
+    if token and token.startswith("@"):  # the name of a file; a token itself is not shown again
+        options += ["--token", token]
     options += ["--sse"] * sse + ["--json"] * json
     if positions.known():
         command = ["gateway", "subscribe", *positions.channels, *options, *_after(positions)]

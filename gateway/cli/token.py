@@ -177,7 +177,7 @@ def _moment(duration: str | None) -> datetime | None:
     try:
         seconds = Seconds.parse(duration)
     except ValueError as error:
-        raise Failure(f"{error} as --expires", code=ExitCode.USAGE) from None
+        raise Failure(f"{error} as --expires but got {duration!r}", code=ExitCode.USAGE) from None
     return (datetime.now(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)
 
 

@@ -103,7 +103,8 @@ async def websocket(
     connection = await _open_websocket(address, await fresh(token))
     renewal = _Renewal(connection, token)
     try:
-        await _ask(connection, positions, pace)
+        with suppress(ConnectionClosed):  # should it be refused: why, has come before the close
+            await _ask(connection, positions, pace)
         async for text in connection:
             said = read_frame(text)
             if isinstance(said, Goodbye):

@@ -21,6 +21,7 @@ from gateway.hub.history import History
 from gateway.hub.outbox import Outbox
 from gateway.hub.resumption import Resumption
 from gateway.hub.subscription import AT_ONCE, Connection, Holding, Pace, Request, Standing
+from gateway.principals import UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -120,9 +121,10 @@ class Hub:
         signs: dict[tuple[object, bool], bytes] = {}
         for connection in tuple(self._slots[slot % SLOTS]):
             behind = connection in self._resumptions or connection in self._pending
-            key = (connection.encoding, behind)
+            nowhere = behind or connection.caller.principal is UNKNOWN  # who is told nothing yet
+            key = (connection.encoding, nowhere)
             if key not in signs:
-                position = None if behind else self.token.encode()
+                position = None if nowhere else self.token.encode()
                 signs[key] = connection.encoding.heartbeat(position)
             connection.beat(signs[key])
 

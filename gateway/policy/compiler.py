@@ -20,6 +20,7 @@ from gateway.policy.permissions import (
     COMMAND_RULE_VARIABLES,
     ChannelRules,
     Permissions,
+    compile_rule,
 )
 from gateway.policy.routes import (
     COMMAND_VARIABLES,
@@ -226,14 +227,14 @@ def _channel_rule(
     if source is not None:
         with report.guard(*at):
             parameters = PARAMETER.findall(pattern)
-            return Expression(source, variables=(*CHANNEL_RULE_VARIABLES, *parameters))
+            return compile_rule(source, variables=(*CHANNEL_RULE_VARIABLES, *parameters))
     return None
 
 
 def _command_expression(
     source: str, pattern: PathPattern | None, variables: Collection[str] = COMMAND_VARIABLES
 ) -> Expression:
-    expression = Expression(source, variables=variables)
+    expression = compile_rule(source, variables=variables)
     if pattern:
         mentioned = expression.mentions.get("path") or frozenset()
         for name in sorted(mentioned.difference(pattern.parameters)):

@@ -15,6 +15,7 @@ from gateway.addresses import block
 from gateway.buckets import Charge, Level
 from gateway.config import Config, LimitConfig
 from gateway.policy.expressions import EvaluationFailed, Expression
+from gateway.policy.permissions import compile_rule
 from gateway.principals import AuthType, Caller
 from gateway.report import Report, did_you_mean
 from gateway.settings import Of, Per
@@ -175,11 +176,12 @@ def compile_limits(config: Config, report: Report) -> Limits:
         _check_per(limit, (*at, "per"), report)
         _check_commands(limit, types, (*at, "commands"), report)
         if limit.queue and limit.queue.wait > LONGEST_WAIT:
-            report.add((*at, "queue", "wait"), f"expected up to {LONGEST_WAIT:g} seconds")
+            wait = f"{LONGEST_WAIT:g} seconds but got {limit.queue.wait:g}"
+            report.add((*at, "queue", "wait"), f"expected up to {wait}")
         when = None
         if limit.when is not None:
             with report.guard(*at, "when"):
-                when = Expression(limit.when, variables=LIMIT_VARIABLES)
+                when = compile_rule(limit.when, variables=LIMIT_VARIABLES)
         if limit.rate:  # otherwise it was none, which has been told
             limits.append(Limit(limit, when))
     return Limits(limits)

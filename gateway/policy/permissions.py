@@ -5,20 +5,33 @@ everybody may as long as there is no way to tell one from another, and nobody on
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gateway.errors import Forbidden, Unauthorized
-from gateway.policy.expressions import EvaluationFailed, Expression
+from gateway.policy.expressions import EvaluationFailed, Expression, InvalidExpression
 from gateway.policy.routes import ChannelMatch, CommandRoute
-from gateway.principals import Caller
+from gateway.principals import ANONYMOUS, ANYBODY, Caller
+from gateway.report import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 COMMAND_RULE_VARIABLES = ("principal", "request", "data", "path")
 CHANNEL_RULE_VARIABLES = ("principal", "request", "channel")
 """Beside the pattern's own parameters."""
+_MEMBERS = {"principal": ANONYMOUS.variables(), "request": ANYBODY.variables()}
+"""What rules see of a caller: the same of everybody."""
+
+
+def compile_rule(source: str, *, variables: Collection[str]) -> Expression:
+    """Compile a rule. Raises `InvalidExpression`, also for what no caller has."""
+    expression = Expression(source, variables=variables)
+    for variable, members in _MEMBERS.items():
+        for name in sorted((expression.mentions.get(variable) or frozenset()) - members.keys()):
+            hint = did_you_mean(name, members) or f"; there are {', '.join(members)}"
+            raise InvalidExpression(f"{variable!r} has no member {name!r}{hint}")
+    return expression
 
 
 class Action(StrEnum):

@@ -63,6 +63,7 @@ def _command(route: CommandRoute) -> dict[str, Any]:
         "routes": [{"when": each.when, "stream": each.stream} for each in config.routes],
         "key": config.key,
         "schema": str(config.schema) if config.schema else None,
+        "allow": config.allow,
     }
 
 
@@ -71,6 +72,9 @@ def _channel(config: ChannelConfig) -> dict[str, Any]:
     return {
         "pattern": config.pattern,
         "history": {"size": history.size, "seconds": float(history.ttl)} if history else None,
+        "subscribe": config.subscribe,
+        "publish": config.publish,
+        "read": history.allow if history else None,
     }
 
 
@@ -78,6 +82,9 @@ def _producers(config: Config) -> str:
     if config.events.anonymous:
         return "anybody may publish"
     count = len(config.events.tokens)
-    if not count:
-        return "nobody may publish"
-    return f"producers with {'the token' if count == 1 else f'one of {count} tokens'} may publish"
+    who = []
+    if count:
+        who.append(f"producers with {'the token' if count == 1 else f'one of {count} tokens'}")
+    if config.auth.configured and any(each.publish is not None for each in config.channels):
+        who.append("whoever a channel's rule lets")
+    return f"{' and '.join(who) or 'nobody'} may publish"

@@ -59,7 +59,8 @@ class Detached(asyncio.Protocol, ABC):
         self._farewell: asyncio.TimerHandle | None = None
         self.descriptor = _descriptor(transport)
         # The loop shall tell of every byte that waits in the transport: nothing may overtake it.
-        transport.set_write_buffer_limits(high=0)
+        # Over TLS writing is paused at the mark, not beyond it: with 0 even where nothing waits.
+        transport.set_write_buffer_limits(high=1 if _is_tls(transport) else 0)
 
     @property
     @abstractmethod
@@ -233,10 +234,14 @@ def _descriptor(transport: asyncio.Transport) -> int:
     have become another connection's while the hub knows it.
     """
     sock = transport.get_extra_info("socket")
-    if sock is None or transport.get_extra_info("sslcontext") is not None:
+    if sock is None or _is_tls(transport):
         return -1
     descriptor: int = sock.fileno()
     return descriptor
+
+
+def _is_tls(transport: asyncio.Transport) -> bool:
+    return transport.get_extra_info("sslcontext") is not None
 
 
 def _nowhere(data: bytes) -> None:

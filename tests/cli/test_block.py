@@ -97,7 +97,7 @@ async def test_one_credential_alone_is_revoked(
     await answered(stand, lost, 401)
     assert (await asks(stand, other)).status_code == 201
     assert await block("list", *where) == 0
-    assert f"token {name}" in capsys.readouterr().out
+    assert f"token {name}  for ever " in capsys.readouterr().out
     assert await block("remove", "--token-id", name, *where) == 0
     await answered(stand, lost, 201)
 

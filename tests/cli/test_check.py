@@ -71,6 +71,30 @@ connections_per_ip = 20
 """
 
 
+SECURED = """
+[[auth.jwt]]
+issuer = "https://id.example"
+audience = ["shop"]
+secret = "0123456789abcdef0123456789abcdef"
+[[commands]]
+path = "/a"
+type = "a.b"
+stream = "a"
+allow = "'clerk' in principal.roles"
+[[commands]]
+path = "/b"
+type = "b"
+stream = "b"
+[[channels]]
+pattern = "own:{id}"
+history = { allow = "'auditor' in principal.roles" }
+subscribe = "principal.id == id"
+publish = "'producer' in principal.roles"
+[[channels]]
+pattern = "closed"
+"""
+
+
 @pytest.fixture
 def wrong(tmp_path: Path) -> Path:
     (tmp_path / "gateway.toml").write_text(WRONG)
@@ -129,9 +153,10 @@ def test_the_example_is_fine_and_all_of_it_is_shown(capsys: pytest.CaptureFixtur
         "stream orders.priority when has(data.tier) && data.tier == 'premium'",
         "stream orders otherwise",
         "key data.customer",
+        "allow anybody",
         "schemas/order.place.json",
         "handler place_order in ",
-        "orders:{customer} history: 200 events for 1d",
+        "orders:{customer} history: 200 events for 1d subscribe: anybody",
         "order.* → 'orders', 'orders:' + data.customer",
     ):
         assert expected in text
@@ -198,3 +223,18 @@ def test_limits_and_quotas_are_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "then 5 wait for up to 2s, when principal.id != 'root'" in said
     assert "connections_per_ip 20 at a time" in said
     assert "each address 200/s of a process; behind proxies at 10.0.0.0/8" in said
+
+
+def test_who_may_do_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gateway.toml").write_text(SECURED)
+    assert main(["check", str(tmp_path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in (
+        "whoever a channel's rule lets may publish",
+        "stream a allow 'clerk' in principal.roles",
+        "stream b allow nobody, for want of a rule",
+        "subscribe: principal.id == id publish: 'producer' in principal.roles"
+        " history.allow: 'auditor' in principal.roles",
+        "closed history: none subscribe: nobody, for want of a rule",
+    ):
+        assert expected in text

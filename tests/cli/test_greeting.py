@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.greeting import curls, greeting, title
-from gateway.config import ChannelConfig, CommandConfig, Config
+from gateway.config import AuthConfig, ChannelConfig, CommandConfig, Config
 from gateway.policy import load_checked
 from gateway.resources import example_config
 
@@ -32,6 +32,16 @@ def test_the_addresses_are_those_of_the_server() -> None:
     text = greeting(config, URL, title(config, policy)).plain
     for address in (f"{URL}/", f"{URL}/demo/", "ws://127.0.0.1:9001/ws", f"{URL}/sse"):
         assert f"  {address}\n" in text
+
+
+def test_where_callers_are_told_apart_a_token_is_shown(tmp_path: Path) -> None:
+    config = Config(
+        auth=AuthConfig(api_keys=tmp_path / "keys.toml"),
+        commands=[CommandConfig(path="/c", type="t", stream="s")],
+        channels=[ChannelConfig(pattern="c")],
+    )
+    for command in commands(config):
+        assert "Authorization: Bearer $TOKEN" in command
 
 
 def test_parameters_are_filled_with_the_examples_data(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,17 @@ async def test_ctrl_c_ends_it_and_tells_how_to_go_on(
     assert command[0] == "gateway"
     result = await run(*command[1:], "--until", "2")
     assert [json.loads(line)["data"] for line in result.lines] == [3, 4]
+
+
+async def test_it_goes_on_with_the_file_of_its_token(net: Network, tmp_path: Path) -> None:
+    net.peer.publish("a", 1)
+    file = tmp_path / "token.txt"
+    file.write_text("sesame")
+    for token, shown in ((f"@{file}", f" --token @{file}"), ("sesame", "")):
+        options = ("--after", "earliest", "--until", "1", "--url", net.url, "--token", token)
+        result = await run("subscribe", "a", *options)
+        assert f"gateway subscribe a --url {net.url}{shown} --after e1-1-0" in result.err
+        assert "sesame" not in result.err
 
 
 async def test_each_channel_goes_on_after_its_own_position(net: Network) -> None:

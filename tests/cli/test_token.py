@@ -123,7 +123,7 @@ def test_what_is_not_there_cannot_be_revoked(folder: Path, run: Run) -> None:
         (["create", ""], "printable characters as ID"),
         (["create", "a\nb"], "printable characters as ID"),
         (["create", "a", "--claim", "x"], "expected NAME=TEXT as --claim"),
-        (["create", "a", "--expires", "soon"], "expected a duration"),
+        (["create", "a", "--expires", "soon"], "--expires but got 'soon'"),
     ],
 )
 def test_wrong_usage(folder: Path, run: Run, arguments: list[str], expected: str) -> None:

@@ -1,12 +1,15 @@
 """The client over real sockets, against a gateway that is cut off and that lies."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
+from websockets.frames import Close, Frame, Opcode
+from websockets.utils import accept_key
 
 from gateway.client import Backoff, Disconnected, Notice, Positions, Refused, Subscribed, subscribe
 from tests.client.peer import Network, network
@@ -228,6 +231,30 @@ async def test_a_refused_subscription_is_final(net: Network) -> None:
     async with Reader(net, "nothing", sse=False) as reader:
         with pytest.raises(Refused, match=r"no channel matches \(unknown-channel\)"):
             await asyncio.wait_for(reader.task, 30)
+
+
+async def test_the_reason_is_told_also_when_the_close_came_before_anything_was_asked() -> None:
+    error = '{"id":null,"error":{"code":"invalid-token","status":401,"detail":"it has expired"}}'
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        (key,) = re.findall(r"(?i)\nSec-WebSocket-Key: (\S+)", head)
+        close = Close(4501, "").serialize()
+        frames = Frame(Opcode.TEXT, error.encode()), Frame(Opcode.CLOSE, close)
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n"
+            % accept_key(key).encode()
+            + b"".join(frame.serialize(mask=False) for frame in frames)
+        )
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Refused, match=r"it has expired \(invalid-token\)"):
+            async for _ in subscribe(f"http://127.0.0.1:{port}", ["orders"], token="t"):
+                pass
 
 
 async def test_an_error_that_may_pass_is_tried_again(net: Network) -> None:

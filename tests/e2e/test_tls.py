@@ -19,6 +19,7 @@ PATIENCE = 30.0
 CONFIG = """
 [server]
 port = 0
+heartbeat = "10m"  # what a heartbeat would set going again shall be missed
 [tls]
 certificate = "tls.crt"
 key = "tls.key"
@@ -84,6 +85,18 @@ async def test_every_door_is_open_over_tls_and_the_certificate_can_be_renewed(
             await _publish(http, number, "x" * (number * 50))
         assert [await _number(socket) for _ in range(200)] == list(range(200))
         assert [await _next(lines) for _ in range(200)] == list(range(200))
+
+
+async def test_frames_are_heard_at_once_over_tls(
+    addresses: dict[str, str], authority: Authority
+) -> None:
+    context = ssl.create_default_context(cafile=authority.certificate)
+    async with connect(addresses["WebSocket"], ssl=context, proxy=None) as socket:
+        async with asyncio.timeout(PATIENCE):
+            for number in range(20):
+                for verb in ("subscribe", "unsubscribe"):
+                    await socket.send(json.dumps({"id": number, verb: {"channel": "orders"}}))
+                    assert json.loads(await socket.recv())["id"] == number
 
 
 async def _name(base: str, context: ssl.SSLContext) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from gateway.channels import EntryId
 from gateway.errors import CloseCode
 from gateway.hub.hub import SLOTS, Hub
+from gateway.principals import UNKNOWN, Caller
 from tests.hub.peers import Log, Peer, heard_by, turns
 
 
@@ -77,6 +78,15 @@ async def test_who_catches_up_gets_a_heartbeat_without_a_position(hub: Hub, log:
     for slot in range(SLOTS):
         hub.beat(slot)
     assert behind.heard == ["beat", "a:0", "beat@e-0-0"]
+
+
+async def test_who_has_not_said_who_it_is_learns_no_position(hub: Hub) -> None:
+    peer, stranger = Peer(hub), Peer(hub)
+    stranger.caller = Caller(principal=UNKNOWN)
+    for slot in range(SLOTS):
+        hub.beat(slot)
+    assert peer.heard == ["beat@e-0-0"]
+    assert stranger.heard == ["beat"]
 
 
 async def test_everybody_is_dismissed(hub: Hub) -> None:

@@ -133,7 +133,7 @@ PROBLEMS = {
     'name = "a"\nper = "ip"\nrate = "1/s"\nof = "events"\ncommands = ["place"]': "no commands",
     'name = "a"\nper = "ip"\nrate = "1/s"\nwhen = "data.x"': "unknown variable 'data'",
     'name = "a"\nper = "ip"\nrate = "1/s"\nqueue = { wait = 0 }': "expected more than 0",
-    'name = "a"\nper = "ip"\nrate = "1/s"\nqueue = { wait = "61s" }': "up to 60 seconds",
+    'name = "a"\nper = "ip"\nrate = "1/s"\nqueue = { wait = "61s" }': "up to 60 seconds but got 61",
     'name = "a"\nper = "ip"': "the key 'rate' is missing",
 }
 

@@ -8,14 +8,27 @@ import pytest
 from gateway.errors import ConfigError
 from gateway.policy import load_checked, summary
 
+NO_RULES = {"subscribe": None, "publish": None, "read": None}
+SECURED = """
+[[auth.jwt]]
+issuer = "https://id.example"
+audience = ["shop"]
+secret = "0123456789abcdef0123456789abcdef"
+[[channels]]
+pattern = "a"
+publish = "'producer' in principal.roles"
+"""
+
 
 def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "gateway.toml").write_text(
         "[broker]\nnamespace = 'shop'\n[server]\nport = 99\n[worker]\nhandlers = ['json']\n"
         "[[commands]]\npath = '/a'\ntype = 'a'\nstream = 's'\nkey = 'data.k'\nschema = 'a.json'\n"
+        "allow = \"data.k == 'x'\"\n"
         "routes = [{ when = 'data.x', stream = 't' }]\n"
-        "[[channels]]\npattern = 'c'\nhistory = { size = 5, ttl = '1m' }\n"
+        "[[channels]]\npattern = 'c'\nhistory = { size = 5, ttl = '1m', allow = 'false' }\n"
+        "subscribe = 'true'\npublish = '1 == 2'\n"
         "[[channels]]\npattern = 'd'\n"
         "[[feeds]]\ntype = 'x.*'\nwhen = 'data.y'\nchannels = [\"'c'\"]\n"
     )
@@ -40,14 +53,21 @@ def test_a_summary_says_what_is_configured(tmp_path: Path) -> None:
                 "routes": [{"when": "data.x", "stream": "t"}],
                 "key": "data.k",
                 "schema": str(tmp_path / "a.json"),
+                "allow": "data.k == 'x'",
             }
         ],
         "streams": ["s", "t"],
         "partitions": 16,
         "channels": [
-            {"pattern": "c", "history": {"size": 5, "seconds": 60.0}},
-            {"pattern": "d", "history": None},
-            {"pattern": "commands:{id}", "history": {"size": 20, "seconds": 3600.0}},
+            {
+                "pattern": "c",
+                "history": {"size": 5, "seconds": 60.0},
+                "subscribe": "true",
+                "publish": "1 == 2",
+                "read": "false",
+            },
+            {"pattern": "d", "history": None, **NO_RULES},
+            {"pattern": "commands:{id}", "history": {"size": 20, "seconds": 3600.0}, **NO_RULES},
         ],
         "feeds": [{"type": "x.*", "when": "data.y", "channels": ["'c'"]}],
         "events": "nobody may publish",
@@ -91,3 +111,18 @@ def test_a_summary_tells_no_secret(tmp_path: Path, events: str, expected: str) -
     assert found["broker"] == "rediss://db:6380/1"
     assert found["events"] == expected
     assert "hunter" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ("", "whoever a channel's rule lets may publish"),
+        (
+            "[events]\ntokens = ['x']",
+            "producers with the token and whoever a channel's rule lets may publish",
+        ),
+    ],
+)
+def test_who_may_publish_by_a_rule_is_told(tmp_path: Path, events: str, expected: str) -> None:
+    (tmp_path / "gateway.toml").write_text(f"{SECURED}{events}\n")
+    assert summary(*load_checked(tmp_path, {}))["events"] == expected
