@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import MAX_FORWARDED, UNKNOWN, Proxies, block, canonical, is_loopback, network
+from gateway.addresses import (
+    MAX_FORWARDED,
+    UNKNOWN,
+    Proxies,
+    block,
+    canonical,
+    is_loopback,
+    network,
+)
 
 PROXIES = Proxies(["10.0.0.0/8", "192.0.2.1", "fd00::/8"])
 PROXY, CLIENT = "10.0.0.1", "203.0.113.7"

@@ -145,7 +145,7 @@ async def test_a_client_authority_that_is_replaced_counts_for_who_was_let_in_bef
     context = ssl.create_default_context(cafile=authority.certificate)
     context.load_cert_chain(known.certificate, known.key)
 
-    def connect(session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+    def connect(port: int, session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
         with (
             socket.create_connection(("127.0.0.1", port), 30) as plain,
             context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as wrapped,
@@ -158,15 +158,15 @@ async def test_a_client_authority_that_is_replaced_counts_for_who_was_let_in_bef
         TLSConfig(certificate=config.certificate, key=config.key, client_ca=authorities)
     )
     async with serving(certificates) as port:
-        session = await asyncio.to_thread(connect)
+        session = await asyncio.to_thread(connect, port)
         shutil.copy(Authority(tmp_path, "another").certificate, authorities)
         certificates.refresh()
         for resumed in (session, None):
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                await asyncio.to_thread(connect, resumed)
+                await asyncio.to_thread(connect, port, resumed)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.to_thread(connect)
+            await asyncio.to_thread(connect, port)
 
 
 def problems(folder: Path, text: str) -> list[str]:

@@ -145,9 +145,7 @@ class SignedTokens:
         now = self._clock()
         found, by = await issuer.verify(token, unverified, now=now)
         assert found.expires is not None
-        self._known.put(
-            key, _Verified(found, issuer, by), until=min(found.expires, now + BELIEVED)
-        )
+        self._known.put(key, _Verified(found, issuer, by), until=min(found.expires, now + BELIEVED))
         return found
 
     def _issuer(self, unverified: Unverified | None) -> Issuer | None:

@@ -136,7 +136,7 @@ async def test_a_frame_subscribes_to_ones_own_commands_alone(
 
 
 async def test_whose_many_commands_are_is_asked_in_one_call(api: Stand, register: Register) -> None:
-    """Each of them would otherwise cost the broker a call, and one address could open the circuit."""
+    """Each would otherwise cost the broker a call, and one address could open the circuit."""
 
     async def calls() -> int:
         stats = await api.broker.blocking().info("commandstats")
@@ -213,7 +213,12 @@ async def test_events_go_to_the_channels_that_their_sender_may_publish_to(
 
 
 def moved(customer: str, **more: Any) -> str:
-    event = {"specversion": "1.0", "id": secrets.token_hex(4), "source": "/s", "type": "order.moved"}
+    event = {
+        "specversion": "1.0",
+        "id": secrets.token_hex(4),
+        "source": "/s",
+        "type": "order.moved",
+    }
     return json.dumps(event | {"data": {"customer": customer}} | more)
 
 
