@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
-from gateway.broker.eventlog import EventLog, Page
+from gateway.broker.eventlog import PAGE_BYTES, EventLog, Page
 from gateway.channels import EntryId, Position
 from gateway.events import Retention
 from gateway.hub.subscription import Encoding, Standing
@@ -47,6 +48,14 @@ class Portion:
         return self._joined[encoding]
 
 
+class _Key(NamedTuple):
+    """What is the same in reads that can be shared."""
+
+    channel: str
+    after: Position | str
+    enough: int
+
+
 class History:
     """Reads portions; concurrent wishes for the same one share one read."""
 
@@ -54,35 +63,42 @@ class History:
         """`retention` tells for how long a channel keeps its events."""
         self._log = log
         self._retention = retention
-        self._reads: dict[tuple[str, Position | str], asyncio.Task[Portion]] = {}
+        self._reads: dict[_Key, asyncio.Task[Portion]] = {}
 
-    async def read(self, channel: str, after: Position | str, *, since: Position) -> Portion:
-        """Return what the channel retains after a position.
+    async def read(
+        self, channel: str, after: Position | str, *, since: Position, enough: int = PAGE_BYTES
+    ) -> Portion:
+        """Return what the channel retains after a position, up to the event that makes it `enough`.
 
         `since` is where the hub stood when it began to hold events for the reader. A read shared
         with others may be older than that, and lack an event that was dispatched in between; then
         it is read once more. If that is older still, the log has lost its end, which the feed will
         find out. Raises `BrokerUnavailable`.
         """
-        portion = await self._share(channel, after)
+        key = _Key(channel, after, enough)
+        portion = await self._share(key)
         if portion.page.last < since.id and portion.page.epoch == since.epoch:
-            portion = await self._share(channel, after)
+            portion = await self._share(key)
         return portion
 
-    async def _share(self, channel: str, after: Position | str) -> Portion:
-        key = (channel, after)
+    async def _share(self, key: _Key) -> Portion:
         task = self._reads.get(key)
         if task is None or task.done():  # done is too old, though its callback may be yet to run
-            task = self._reads[key] = asyncio.create_task(self._read(channel, after))
+            task = self._reads[key] = asyncio.create_task(self._read(key))
             task.add_done_callback(partial(self._finished, key))
         return await asyncio.shield(task)  # one reader that leaves does not stop the others
 
-    def _finished(self, key: tuple[str, Position | str], task: asyncio.Task[Portion]) -> None:
+    def _finished(self, key: _Key, task: asyncio.Task[Portion]) -> None:
         if self._reads.get(key) is task:
             del self._reads[key]
 
-    async def _read(self, channel: str, after: Position | str) -> Portion:
-        retention = self._retention(channel)
-        return Portion(
-            await self._log.read_history(channel, after, retention=retention, count=PAGE_SIZE)
+    async def _read(self, key: _Key) -> Portion:
+        channel, after, enough = key
+        page = await self._log.read_history(
+            channel,
+            after,
+            retention=self._retention(channel),
+            count=PAGE_SIZE,
+            enough=enough,
         )
+        return Portion(page)

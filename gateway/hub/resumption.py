@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from gateway.broker.eventlog import Entry
+from gateway.broker.eventlog import PAGE_BYTES, Entry
 from gateway.channels import EntryId, Position
 from gateway.errors import BrokerUnavailable, CloseCode
 from gateway.hub.audience import Held
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PIECE = 256 << 10
 """Bytes of several channels that are written at once; then the peer is waited for."""
+TOGETHER = 1 << 20
+"""Bytes of the past of all channels of a connection that are read ahead. The peer may take it as
+slowly as it likes, and as many of them may come as the gateway takes."""
 
 
 class _Wish:
@@ -132,8 +135,12 @@ class Resumption:
                 await self._read_on(bound, since)
 
     async def _read(self, places: dict[str, Position | str], since: Position) -> dict[str, Portion]:
+        enough = min(PAGE_BYTES, TOGETHER // max(len(places), len(self._portions), 1))
         portions = await asyncio.gather(
-            *(self._history.read(channel, at, since=since) for channel, at in places.items())
+            *(
+                self._history.read(channel, at, since=since, enough=enough)
+                for channel, at in places.items()
+            )
         )
         return dict(zip(places, portions, strict=True))
 

@@ -109,6 +109,8 @@ class Log:
         self.epoch = EPOCH
         self.page = page
         self.readings: list[tuple[str, Position | str]] = []
+        self.enough: list[int] = []
+        """How many bytes each of them asked for."""
         self.allowed = asyncio.Event()
         """Set while readings are answered; they see the log as it is when they are begun."""
         self.allowed.set()
@@ -142,6 +144,7 @@ class Log:
         enough: int = 0,
     ) -> Page:
         self.readings.append((channel, after))
+        self.enough.append(enough)
         if self.away:
             raise BrokerUnavailable("away")
         page = self._page(channel, after)

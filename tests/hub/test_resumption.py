@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from gateway.broker.eventlog import PAGE_BYTES
 from gateway.channels import EARLIEST, EntryId
 from gateway.errors import CloseCode
 from gateway.hub.hub import Hub
+from gateway.hub.resumption import TOGETHER
 from tests.hub.peers import Log, Peer, heard_by, turns
 
 
@@ -49,6 +51,22 @@ async def test_who_comes_from_a_process_that_was_ahead_hears_nothing_twice(
     hub.dispatch(log.entries[2:])
     await turns()
     assert peer.heard == ["a:3", "a4@4"]
+
+
+async def test_of_many_channels_no_more_is_read_ahead_than_of_a_few(hub: Hub, log: Log) -> None:
+    names = [f"c{number}" for number in range(100)]
+    past = log.append(*names, *names)
+    hub.dispatch(past)
+    log.page = 1
+    peers = [Peer(hub), Peer(hub)]
+    peers[0].subscribe(*names, after=EARLIEST)
+    await turns(2000)
+    assert peers[0].heard[-200:] == heard_by(past, *names)
+    assert len(log.enough) >= 200  # each of them is read on alone, and not for more then
+    assert set(log.enough) == {TOGETHER // 100}
+    peers[1].subscribe(*names[:2], after=EARLIEST)
+    await turns()
+    assert log.enough[-1] == PAGE_BYTES
 
 
 async def test_portions_of_several_channels_come_in_the_order_of_the_log(
