@@ -275,5 +275,5 @@ async def test_machines_can_read_every_line_that_is_told(broker: Broker, tmp_pat
     entries = [json.loads(line) for line in said.splitlines()]
     assert {entry["level"] for entry in entries} == {"info"}
     told = [(e["method"], e["path"], e["status"]) for e in entries if "method" in e]
-    assert told == [("POST", "/place", 200), ("GET", "/nowhere?…", 404)]
+    assert told == [("POST", "/place", 200), ("GET", "/nowhere?x=%0a", 404)]
     assert any("handles commands of work" in entry["message"] for entry in entries)
