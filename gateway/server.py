@@ -23,7 +23,8 @@ from gateway.config import Config, TLSConfig
 from gateway.errors import BrokerUnavailable, StartError
 from gateway.policy.compiler import Policy
 from gateway.processes import FORCED, orphaned, supervise
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.worker.consumer import Worker
 from gateway.worker.loading import load
 

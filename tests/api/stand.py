@@ -16,7 +16,8 @@ from gateway.auth.authenticator import Source
 from gateway.broker.broker import Broker, open_broker
 from gateway.config import Config
 from gateway.policy.compiler import Policy
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.worker.consumer import Worker
 from gateway.worker.loading import handlers_of
 from tests.servers import KEPT, eventually

@@ -17,7 +17,8 @@ from gateway.addresses import Proxies
 from gateway.api.problems import respond
 from gateway.limits.firstline import LEAST, PENALTY, FirstLine
 from gateway.settings import Frequency
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.api.conftest import config_of
 from tests.api.stand import Stand, problem, standing
 from tests.contract.serving import Transports, serving

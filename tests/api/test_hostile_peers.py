@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.transports import uvicorn_protocols
+from gateway.transports import uvicorn_http
 from tests.api.stand import Stand, problem
 
 PATIENCE = 30
@@ -61,7 +61,7 @@ async def test_a_head_without_an_end_is_cut_off(api: Stand, start: bytes, piece:
 async def test_a_head_that_does_not_come_is_not_waited_for(
     api: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uvicorn_protocols, "HEAD_PATIENCE", 0.3)
+    monkeypatch.setattr(uvicorn_http, "HEAD_PATIENCE", 0.3)
     for start in (b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
         said = await answered(api, [start])
         assert said.startswith(b"HTTP/1.1 408 "), said

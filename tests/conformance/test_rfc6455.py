@@ -19,7 +19,8 @@ from gateway.events import Retention
 from gateway.hub.history import History
 from gateway.hub.hub import Hub
 from gateway.transports.rfc6455 import DetachedSocket
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.servers import Broker, eventually
 
 MAX_MESSAGE = 32 << 20

@@ -31,7 +31,8 @@ from gateway.errors import BrokerUnavailable
 from gateway.events import Event
 from gateway.policy.compiler import Policy
 from gateway.settings import Seconds
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.servers import RunningServer, eventually
 
 SMALL_BUFFER = 16 << 10

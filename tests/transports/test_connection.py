@@ -16,7 +16,8 @@ from gateway.settings import Bytes, Seconds
 from gateway.transports import connection
 from gateway.transports.connection import Detached
 from gateway.transports.sse import DetachedEventStream
-from gateway.transports.uvicorn_protocols import HTTPProtocol, WebSocketProtocol
+from gateway.transports.uvicorn_http import HTTPProtocol
+from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.transports.websocket import Socket
 from tests.contract.serving import DETACHED, PLAIN, Serving, Transports, serving
 from tests.contract.subscribers import KINDS, Goodbye, Kind
