@@ -279,6 +279,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """
         transport = self.transport
         if transport.is_closing():
+            self.cycle.disconnected = True  # uvicorn is told later, and would miss the answer's end
             raise ClientDisconnect
         connection = factory(transport)
         self._unset_keepalive_if_required()

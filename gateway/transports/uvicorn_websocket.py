@@ -47,10 +47,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         )
 
     async def send(self, message: Any) -> None:
-        """Send; uvicorn takes a handshake that was refused for one that nobody answered."""
+        """Send; uvicorn takes a handshake that was refused for one that nobody answered.
+
+        The same goes for one whose peer is gone.
+        """
         await super().send(message)
         last = not message.get("more_body", False)
-        if message["type"] == "websocket.http.response.body" and last:
+        refused = message["type"] == "websocket.http.response.body" and last
+        if refused or self.transport.is_closing():
             self.handshake_complete = True
 
     def begin(self, request: Request) -> None:
