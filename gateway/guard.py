@@ -7,8 +7,8 @@ from gateway.addresses import Proxies
 from gateway.admission import Admission
 from gateway.auth.doorkeeper import Doorkeeper
 from gateway.broker.streams import CommandStreams
-from gateway.channels import check_name
-from gateway.errors import Forbidden, UnknownChannel
+from gateway.channels import EARLIEST, Position, check_name
+from gateway.errors import Forbidden, Unauthorized, UnknownChannel
 from gateway.limits.limiter import Allowance, Limiter
 from gateway.limits.quotas import Holding, Quotas
 from gateway.policy.limits import Deed
@@ -125,6 +125,23 @@ class Guard:
         if match.config.pattern != STATUS_PATTERN or action is Action.PUBLISH:
             self._permissions.check_channel(action, name, match, caller)
         return name
+
+    def reserved(
+        self, names: Sequence[str], after: Position | str | None, caller: Caller
+    ) -> frozenset[str]:
+        """Return those of the channels whose history is not for the caller, who subscribes to them.
+
+        Raises `Forbidden`, `Unauthorized`: all of the history of one is asked for.
+        """
+        found = set()
+        for name in names if after is not None else ():
+            try:
+                self.check_channel(name, caller, Action.HISTORY)
+            except (Forbidden, Unauthorized):
+                if after == EARLIEST:
+                    raise
+                found.add(name)
+        return frozenset(found)
 
     def needs_owner(self, name: str) -> bool:
         """Return whether a channel is for one principal alone: a command's own, for its sender."""

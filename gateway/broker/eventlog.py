@@ -156,10 +156,13 @@ class EventLog:
         retention: Retention,
         count: int,
         enough: int = PAGE_BYTES,
+        reach_ms: int | None = None,
     ) -> Page:
         """Return up to `count` retained events of a channel after a position.
 
-        The events stop with the one that makes them `enough` bytes. Raises `BrokerUnavailable`.
+        The events stop with the one that makes them `enough` bytes. With `reach_ms`, a position
+        that is so much older than the log's end is as good as none, and whoever has none begins at
+        that end. Raises `BrokerUnavailable`.
         """
         epoch, start = ("", FIRST) if isinstance(after, str) else (after.epoch, after.id)
         assert isinstance(after, Position) or after == EARLIEST
@@ -167,7 +170,10 @@ class EventLog:
         answer = await self._pipeline.call(
             "resume",
             [keys.log, keys.events, keys.history(channel), keys.floor(channel)],
-            [epoch, start.ms, start.seq, *retention, count, enough],
+            [
+                *(epoch, start.ms, start.seq, *retention, count, enough),
+                "" if reach_ms is None else reach_ms,
+            ],
         )
         found, last, began, recovered, more, entries = answer
         return Page(

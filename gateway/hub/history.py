@@ -12,6 +12,9 @@ from gateway.hub.subscription import Encoding, Standing
 
 PAGE_SIZE = 500
 """Entries to read at a time: a subscriber with a long past takes it in portions."""
+REACH_MS = 5 * 60_000
+"""How far back somebody can resume who may not read the history, in milliseconds: long enough for a
+network to come back, and for a server to be replaced."""
 
 
 class Portion:
@@ -54,6 +57,7 @@ class _Key(NamedTuple):
     channel: str
     after: Position | str
     enough: int
+    reserved: bool
 
 
 class History:
@@ -66,16 +70,23 @@ class History:
         self._reads: dict[_Key, asyncio.Task[Portion]] = {}
 
     async def read(
-        self, channel: str, after: Position | str, *, since: Position, enough: int = PAGE_BYTES
+        self,
+        channel: str,
+        after: Position | str,
+        *,
+        since: Position,
+        enough: int = PAGE_BYTES,
+        reserved: bool = False,
     ) -> Portion:
         """Return what the channel retains after a position, up to the event that makes it `enough`.
 
+        Of a history that is `reserved` the reader is given what passed a moment ago, and no more.
         `since` is where the hub stood when it began to hold events for the reader. A read shared
         with others may be older than that, and lack an event that was dispatched in between; then
         it is read once more. If that is older still, the log has lost its end, which the feed will
         find out. Raises `BrokerUnavailable`.
         """
-        key = _Key(channel, after, enough)
+        key = _Key(channel, after, enough, reserved)
         portion = await self._share(key)
         if portion.page.last < since.id and portion.page.epoch == since.epoch:
             portion = await self._share(key)
@@ -93,12 +104,12 @@ class History:
             del self._reads[key]
 
     async def _read(self, key: _Key) -> Portion:
-        channel, after, enough = key
         page = await self._log.read_history(
-            channel,
-            after,
-            retention=self._retention(channel),
+            key.channel,
+            key.after,
+            retention=self._retention(key.channel),
             count=PAGE_SIZE,
-            enough=enough,
+            enough=key.enough,
+            reach_ms=REACH_MS if key.reserved else None,
         )
         return Portion(page)

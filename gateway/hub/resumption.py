@@ -8,7 +8,7 @@ written when everything before it, on all channels of the connection, was writte
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from gateway.broker.eventlog import PAGE_BYTES, Entry
@@ -112,7 +112,8 @@ class Resumption:
             if wish.request.after is not None
             for channel in wish.channels
         }
-        portions = await self._read(places, since)
+        reserved = {name for wish in _wishes(self._unanswered) for name in wish.request.reserved}
+        portions = await self._read(places, since, reserved)
         if self._cancelled:
             return
         wanted = {channel for wish in _wishes(self._unanswered) for channel in wish.channels}
@@ -134,11 +135,18 @@ class Resumption:
             elif written == bound:
                 await self._read_on(bound, since)
 
-    async def _read(self, places: dict[str, Position | str], since: Position) -> dict[str, Portion]:
+    async def _read(
+        self,
+        places: dict[str, Position | str],
+        since: Position,
+        reserved: Collection[str] = (),
+    ) -> dict[str, Portion]:
         enough = min(PAGE_BYTES, TOGETHER // max(len(places), len(self._portions), 1))
         portions = await asyncio.gather(
             *(
-                self._history.read(channel, at, since=since, enough=enough)
+                self._history.read(
+                    channel, at, since=since, enough=enough, reserved=channel in reserved
+                )
                 for channel, at in places.items()
             )
         )

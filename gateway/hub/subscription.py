@@ -104,3 +104,5 @@ class Request:
     """Called if the log cannot be read; the subscriptions are gone then."""
     paces: Mapping[str, Pace] = field(default_factory=dict)
     """Of the channels that are not heard at once."""
+    reserved: frozenset[str] = frozenset()
+    """The channels whose history the subscriber may not read: it can resume from a moment ago."""

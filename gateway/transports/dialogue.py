@@ -313,14 +313,16 @@ def _request(
     pace: PaceWish,
 ) -> None:
     paces = door.paces(channels, pace)
+    start = parse_after(after)
     request = Request(
         channels,
-        parse_after(after),
+        start,
         acknowledge=lambda standings: b"".join(
             [connection.wrap(answer) for answer in frames.subscribed(identity, standings, paces)]
         ),
         refuse=lambda error: _refuse(connection, identity, error),
         paces=paces,
+        reserved=door.dispatcher.guard.reserved(channels, start, connection.caller),
     )
     door.hub.subscribe(connection, request)
 

@@ -113,6 +113,7 @@ class Wish:
         )
         token = request.headers.get("last-event-id") or query.get("last_event_id")
         self._after = parse_after(token or None)
+        self._reserved = door.dispatcher.guard.reserved(self.channels, self._after, caller)
         self._paces = door.paces(self.channels, parse_pace(query))
 
     def subscribe(self, door: Door, connection: DetachedEventStream | PlainEventStream) -> None:
@@ -131,6 +132,7 @@ class Wish:
                 ),
                 refuse=refuse,
                 paces=self._paces,
+                reserved=self._reserved,
             ),
         )
 

@@ -1,5 +1,6 @@
 """What callers may do, through the doors: commands, their outcomes, channels, histories, events."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -57,7 +58,13 @@ async def api(valkey: RunningServer, register: Register) -> AsyncIterator[Stand]
                 history=HistoryConfig(),
                 subscribe="principal.id == customer",
                 publish="'shop' in principal.roles",
-            )
+            ),
+            ChannelConfig(
+                pattern="desk:{customer}",
+                history=HistoryConfig(allow="'desk' in principal.roles"),
+                subscribe="true",
+                publish="'shop' in principal.roles",
+            ),
         ],
         feeds=[FeedConfig(type="order.*", channels=["'orders:' + data.customer"])],
     )
@@ -185,6 +192,41 @@ async def test_a_channel_is_for_whom_its_rules_allow(api: Stand, register: Regis
         problem(await api.http.get(path), 401, "unauthorized")
     found = await api.http.get("/channels/orders:lena/history", headers=showing(lena))
     assert found.json() == []
+
+
+async def test_who_may_not_read_a_history_resumes_and_no_more(
+    api: Stand, register: Register
+) -> None:
+    jana, desk = register.issue("jana"), register.issue("desk", roles=("desk",))
+    await publish(api, moved("jana", channel="desk:jana"), register.issue("s-1", roles=("shop",)))
+    url, sse = f"ws://127.0.0.1:{api.port}/ws", "/sse?channel=desk:jana"
+    path = "/channels/desk:jana/history"
+    problem(await api.http.get(path, headers=showing(jana)), 403, "forbidden")
+    found = await api.http.get(path, headers=showing(desk))
+    assert len(found.json()) == 1
+    epoch, ms, _ = found.headers["gateway-position"].split("-")
+
+    refused = await api.http.get(f"{sse}&last_event_id=earliest", headers=showing(jana))
+    assert "read the history of" in problem(refused, 403, "forbidden")
+    async with connect(
+        f"{url}?channel=desk:jana&after=earliest", additional_headers=showing(jana)
+    ) as socket:
+        assert json.loads(await socket.recv())["error"]["code"] == "forbidden"
+    for token, after, recovered, heard in (
+        (desk, "earliest", True, True),
+        (jana, f"{epoch}-{int(ms) - 400_000}-9999999999999999999", False, False),
+        (jana, "abc-1-0", False, False),
+    ):
+        frame = {"id": 1, "subscribe": {"channel": "desk:jana", "after": after}}
+        async with connect(url, additional_headers=showing(token)) as socket:
+            await socket.send(json.dumps(frame))
+            answer = json.loads(await socket.recv())
+            assert answer["subscribed"]["recovered"] == recovered
+            if heard:
+                assert "event" in json.loads(await socket.recv())
+            else:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(socket.recv(), 0.2)
 
 
 async def test_events_go_to_the_channels_that_their_sender_may_publish_to(

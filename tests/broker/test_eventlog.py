@@ -214,6 +214,19 @@ async def test_a_history_that_was_switched_off_is_not_taken_for_a_whole_one(stag
     assert await stage.read("a", kept, ttl=0) == (False, [])
 
 
+async def test_who_may_not_read_the_history_resumes_from_a_moment_ago_and_no_further(
+    stage: Stage,
+) -> None:
+    (first,) = await stage.append("a", "one")
+    await asyncio.sleep(0.2)
+    second, last = await stage.append("a", "two", "three")
+    assert await stage.read("a", second, reach_ms=100) == (True, ["three"])
+    assert await stage.read("a", first, reach_ms=10_000) == (True, ["two", "three"])
+    for place in (first, EntryId(last.ms - 60, 7), Position("other", second)):
+        page = await stage.page("a", place, reach_ms=100)
+        assert (page.recovered, page.after, page.entries) == (False, last, [])
+
+
 async def test_a_reading_ends_where_it_is_enough(stage: Stage) -> None:
     ids = await stage.append("a", *(str(number) * 10 for number in range(9)))
     page = await stage.page("a", EARLIEST, count=4)

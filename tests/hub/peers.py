@@ -142,6 +142,7 @@ class Log:
         retention: Retention,
         count: int,
         enough: int = 0,
+        reach_ms: int | None = None,
     ) -> Page:
         self.readings.append((channel, after))
         self.enough.append(enough)

@@ -10,10 +10,12 @@
 -- it was older than the time to live.
 -- Who cannot be given what was asked for begins where all that is retained follows; that place is
 -- recoverable itself, so who has to ask again before the first event came is not told of a new gap.
+-- Who may not read the history can resume from what passed a moment ago, and begins at the end of the
+-- log otherwise: positions can be made up, as moments can be guessed.
 -- KEYS: log, events, history, floor
 -- ARGV: epoch, ms and seq of the position (epoch '': from the earliest on), history ttl (ms; 0 for
 --       a channel without history), the moment (ms) since when that is so, count and bytes of events
---       that are enough
+--       that are enough, how old (ms) a position may be ('': as old as what is retained)
 local STEP = 32 -- entries of one XRANGE, so that little is read in vain where events are large
 local BETWEEN = '9999999999999999999' -- in place of a sequence number: a place after a millisecond,
 -- where no entry ever is, so that none can be missed there
@@ -44,8 +46,12 @@ if ttl > 0 then
 end
 
 local after = ARGV[2] .. '-' .. ARGV[3]
+local reach = tonumber(ARGV[8])
 local function is_recoverable()
   if ARGV[1] ~= epoch or before(last, after) then
+    return false
+  end
+  if reach and parse(last) - tonumber(ARGV[2]) > reach then
     return false
   end
   return after == last
@@ -56,7 +62,7 @@ local recovered = 1
 if ARGV[1] == '' then
   after = start
 elseif not is_recoverable() then
-  after, recovered = start, 0
+  after, recovered = reach and last or start, 0
 end
 
 local count, enough = tonumber(ARGV[6]), tonumber(ARGV[7])
