@@ -21,6 +21,7 @@ from gateway.policy.permissions import (
     ChannelRules,
     Permissions,
     compile_rule,
+    compile_verdict,
 )
 from gateway.policy.routes import (
     COMMAND_VARIABLES,
@@ -175,11 +176,12 @@ def _command(config: CommandConfig, at: KeyPath, report: Report) -> CommandRoute
             schema = Schema.load(config.schema)
     if config.key is not None:
         with report.guard(*at, "key"):
-            key = _command_expression(config.key, pattern)
+            key = _of_path(compile_rule(config.key, variables=COMMAND_VARIABLES), pattern)
     routes = []
     for index, route in enumerate(config.routes):
         with report.guard(*at, "routes", index, "when"):
-            routes.append((_command_expression(route.when, pattern), route))
+            when = compile_verdict(route.when, variables=COMMAND_VARIABLES)
+            routes.append((_of_path(when, pattern), route))
     if pattern is None:
         return None
     return CommandRoute(config, pattern=pattern, schema=schema, key=key, routes=routes)
@@ -190,9 +192,8 @@ def _command_rules(configs: Sequence[CommandConfig], report: Report) -> dict[str
     for index, config in enumerate(configs):
         if config.allow is not None:
             with report.guard("commands", index, "allow"):
-                rules[config.path] = _command_expression(
-                    config.allow, _path_pattern(config.path), COMMAND_RULE_VARIABLES
-                )
+                rule = compile_verdict(config.allow, variables=COMMAND_RULE_VARIABLES)
+                rules[config.path] = _of_path(rule, _path_pattern(config.path))
     return rules
 
 
@@ -227,14 +228,12 @@ def _channel_rule(
     if source is not None:
         with report.guard(*at):
             parameters = PARAMETER.findall(pattern)
-            return compile_rule(source, variables=(*CHANNEL_RULE_VARIABLES, *parameters))
+            return compile_verdict(source, variables=(*CHANNEL_RULE_VARIABLES, *parameters))
     return None
 
 
-def _command_expression(
-    source: str, pattern: PathPattern | None, variables: Collection[str] = COMMAND_VARIABLES
-) -> Expression:
-    expression = compile_rule(source, variables=variables)
+def _of_path(expression: Expression, pattern: PathPattern | None) -> Expression:
+    """Return an expression if the path has what it looks at. Raises `InvalidExpression`."""
     if pattern:
         mentioned = expression.mentions.get("path") or frozenset()
         for name in sorted(mentioned.difference(pattern.parameters)):

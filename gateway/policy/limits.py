@@ -15,7 +15,7 @@ from gateway.addresses import block
 from gateway.buckets import Charge, Level
 from gateway.config import Config, LimitConfig
 from gateway.policy.expressions import EvaluationFailed, Expression
-from gateway.policy.permissions import compile_rule
+from gateway.policy.permissions import compile_verdict
 from gateway.principals import AuthType, Caller
 from gateway.report import Report, did_you_mean
 from gateway.settings import Of, Per
@@ -181,7 +181,7 @@ def compile_limits(config: Config, report: Report) -> Limits:
         when = None
         if limit.when is not None:
             with report.guard(*at, "when"):
-                when = compile_rule(limit.when, variables=LIMIT_VARIABLES)
+                when = compile_verdict(limit.when, variables=LIMIT_VARIABLES)
         if limit.rate:  # otherwise it was none, which has been told
             limits.append(Limit(limit, when))
     return Limits(limits)

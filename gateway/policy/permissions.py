@@ -34,6 +34,21 @@ def compile_rule(source: str, *, variables: Collection[str]) -> Expression:
     return expression
 
 
+def compile_verdict(source: str, *, variables: Collection[str]) -> Expression:
+    """Compile a rule that says yes or no. Raises `InvalidExpression`, as far as it can be told."""
+    rule = compile_rule(source, variables=variables)
+    if "data" in rule.mentions:  # which may be of any type
+        return rule
+    samples = {name: "x" for name in variables} | {"path": {}} | _MEMBERS
+    try:
+        value = rule.value(samples)
+    except EvaluationFailed:  # for a claim, perhaps, that nobody has here
+        return rule
+    if not isinstance(value, bool):
+        raise InvalidExpression(f"expected a rule that is true or false, but it gives {value!r}")
+    return rule
+
+
 class Action(StrEnum):
     """What can be done with a channel."""
 

@@ -60,7 +60,7 @@ def may(action: Action, config: ChannelConfig, caller: Caller, name: str = "orde
         ("request.address.startsWith('10.')", True, False),
         ("request.transport == 'http'", True, True),
         ("data.nothing == 1", False, False),
-        ("principal.id", False, False),
+        ("principal.claims.tier", False, False),
     ],
 )
 def test_a_rule_decides_by_principal_request_data_and_path(
@@ -95,6 +95,11 @@ def test_a_channel_has_a_rule_for_each_action() -> None:
     assert not may(Action.HISTORY, config, BERT)
 
 
+def test_a_rule_of_what_is_not_known_beforehand_is_not_judged_by_examples() -> None:
+    for rule in ("principal.claims.admin", "data.open", "principal.claims.x == 'y'", "path.shop"):
+        policy(commands=[order(rule)])
+
+
 def test_who_may_subscribe_may_read_the_history_unless_it_is_said_otherwise() -> None:
     config = ChannelConfig(pattern="orders:{customer}", subscribe="principal.id == customer")
     assert may(Action.HISTORY, config, ANNA)
@@ -123,6 +128,11 @@ def test_who_has_shown_no_credentials_is_asked_for_some() -> None:
         ([], [ChannelConfig(pattern="a", publish="principal.x.y")], "there are id, type, issuer"),
         ([], [ChannelConfig(pattern="a:{principal}")], "'principal'"),
         ([], [ChannelConfig(pattern="a", history=HistoryConfig(allow="1 +"))], "history.allow"),
+        ([order("'yes'")], [], "true or false, but it gives 'yes'"),
+        ([order("1")], [], "true or false, but it gives 1"),
+        ([], [ChannelConfig(pattern="a", subscribe="principal.id")], "gives 'anonymous'"),
+        ([], [ChannelConfig(pattern="a:{b}", publish="b")], "gives 'x'"),
+        ([], [ChannelConfig(pattern="a", subscribe="principal.roles")], r"gives \[\]"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_told_before_anything_starts(
