@@ -60,7 +60,8 @@ class _Admin:
     async def list(self, request: Request) -> Response:
         """`GET /admin/dead-letters?type=&stream=&reason=&limit=&after=`: newest first.
 
-        `next` is the `after` of the page that follows; null at the end.
+        `next` is the `after` of the page that follows; null at the end. `total` counts all of them,
+        whichever are asked for.
         """
         after = request.query_params.get("after", "")
         if after and not _ENTRY.fullmatch(after):
@@ -69,7 +70,8 @@ class _Admin:
             )
         page = await self._letters.page(_filter(request), limit=read_limit(request), after=after)
         letters = [_without_traceback(letter) for letter in page.letters]
-        return JSONResponse({"dead_letters": letters, "next": page.after})
+        total = await self._letters.count()
+        return JSONResponse({"dead_letters": letters, "next": page.after, "total": total})
 
     async def show(self, request: Request) -> Response:
         """`GET /admin/dead-letters/{id}`: all of it, with the command as it was sent."""

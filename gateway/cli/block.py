@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import ConfigOption, Token, read_token
+from gateway.cli.operators import AdminUrl, RemoteBlocks, asking, refuse_token
+from gateway.cli.options import ConfigOption, Token
 from gateway.cli.run import DataDir, opened_broker
 
 if TYPE_CHECKING:
-    import httpx
-
     from gateway.blocks import Block
     from gateway.broker.blocklist import BlockList
 
@@ -47,16 +46,6 @@ gateway block remove alice
 
 HEAD = ("ID", "WHO", "UNTIL", "SINCE", "REASON")
 
-AdminUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        help="Ask the gateway there, with a --token of its operators. Without it, the broker "
-        "that is configured is asked.",
-        rich_help_panel="The gateway",
-        show_default=False,
-    ),
-]
 TokenId = Annotated[
     str | None,
     typer.Option("--token-id", metavar="ID", help="One credential alone.", show_default=False),
@@ -199,61 +188,17 @@ class _AtBroker:
         await self._kept.remove(id)
 
 
-class _OverHTTP:
-    def __init__(self, client: "httpx.AsyncClient") -> None:
-        self._client = client
-
-    async def add(self, block: "Block") -> str:
-        wish: dict[str, Any] = {"reason": block.reason}
-        wish |= {"token_id": block.token_id} if block.token_id else {"principal": block.principal}
-        if block.until is not None:
-            wish["for"] = round(block.until - block.created_at, 3)
-        added: str = (await self._ask("POST", "", json=wish))["id"]
-        return added
-
-    async def all(self) -> list[dict[str, Any]]:
-        blocks: list[dict[str, Any]] = (await self._ask("GET", ""))["blocks"]
-        return blocks
-
-    async def remove(self, id: str) -> None:
-        await self._ask("DELETE", f"/{id}")
-
-    async def _ask(self, method: str, path: str, **options: Any) -> Any:
-        import httpx
-
-        from gateway.cli.posting import refusal
-        from gateway.client.http import cannot_connect
-
-        try:
-            response = await self._client.request(method, f"/admin/blocks{path}", **options)
-        except httpx.RequestError as error:
-            raise Failure(cannot_connect(str(self._client.base_url), error)) from error
-        if not response.is_success:
-            raise refusal(response)
-        return response.json() if response.content else None
-
-
 @asynccontextmanager
 async def _opened(
     config: Path | None, data_dir: Path | None, url: str | None, token: str | None
 ) -> AsyncIterator[_Blocks]:
-    if url is None:
-        if token is not None:
-            raise Failure("expected --url beside --token", code=ExitCode.USAGE)
-        async with opened_broker(config, data_dir) as (broker, _):
-            yield _AtBroker(broker.blocks)
+    if url is not None:
+        async with asking(url, token) as operators:
+            yield RemoteBlocks(operators)
         return
-    import httpx
-
-    from gateway.client.http import credentials, endpoint
-
-    try:
-        base = endpoint(url, "")
-    except ValueError as error:
-        raise Failure(str(error), code=ExitCode.USAGE) from error
-    headers = credentials(read_token(token))
-    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=30) as client:
-        yield _OverHTTP(client)
+    refuse_token(token)
+    async with opened_broker(config, data_dir) as (broker, _):
+        yield _AtBroker(broker.blocks)
 
 
 def _print(blocks: list[dict[str, Any]], *, json: bool) -> None:

@@ -4,18 +4,18 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, TypeVar
 
 import typer
 
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import ConfigOption
+from gateway.cli.operators import AdminUrl, Refusal, RemoteLetters, asking, refuse_token
+from gateway.cli.options import ConfigOption, Token
 from gateway.cli.run import DataDir, opened_broker
 
 if TYPE_CHECKING:
-    from gateway.broker.deadletters import DeadLetters, Filter
+    from gateway.broker.deadletters import DeadLetter, DeadLetters, Filter, Kept
     from gateway.redrive import Redrive
 
 T = TypeVar("T")
@@ -28,6 +28,8 @@ gateway dead-letters list
 gateway dead-letters list --type order.place --reason attempts-used-up --limit 200
 
 gateway dead-letters list --json | jq -r .id
+
+gateway dead-letters list --url https://push.example.com --token @admin.txt
 """
 
 SHOW_EXAMPLES = """
@@ -93,6 +95,8 @@ def list_(
     json: Json = False,
     config: ConfigOption = None,
     data_dir: DataDir = None,
+    url: AdminUrl = None,
+    token: Token = None,
 ) -> None:
     """List commands given up on, the newest first.
 
@@ -103,14 +107,14 @@ def list_(
     async def job(log: Log) -> None:
         from gateway.cli.letters import print_json_line, print_list
 
-        letters = [letter async for letter in log.letters.all(wanted, limit=limit)]
+        letters = [letter async for letter in log.all(wanted, limit=limit)]
         if json:
             for letter in letters:
                 print_json_line(letter)
         else:
-            print_list(letters, total=await log.letters.count())
+            print_list(letters, total=await log.count())
 
-    _with_log(job, config, data_dir)
+    _with_log(job, Place(config, data_dir, url, token))
 
 
 def show(
@@ -118,19 +122,21 @@ def show(
     json: Json = False,
     config: ConfigOption = None,
     data_dir: DataDir = None,
+    url: AdminUrl = None,
+    token: Token = None,
 ) -> None:
     """Show all that is known of a command given up on: why, every attempt, and the command."""
 
     async def job(log: Log) -> None:
         from gateway.cli.letters import print_json_line, print_letter
 
-        kept = await log.letters.get(id_)
+        kept = await log.get(id_)
         if json:
             print_json_line(kept.document())
         else:
             print_letter(kept)
 
-    _with_log(job, config, data_dir)
+    _with_log(job, Place(config, data_dir, url, token))
 
 
 def redrive(
@@ -151,6 +157,8 @@ def redrive(
     ] = None,
     config: ConfigOption = None,
     data_dir: DataDir = None,
+    url: AdminUrl = None,
+    token: Token = None,
 ) -> None:
     """Send commands again that were given up on, the oldest first. Prints their ids.
 
@@ -164,7 +172,7 @@ def redrive(
 
         await _each(await chosen(log), one, "redriven")
 
-    _with_log(job, config, data_dir)
+    _with_log(job, Place(config, data_dir, url, token))
 
 
 def discard(
@@ -177,6 +185,8 @@ def discard(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: ConfigOption = None,
     data_dir: DataDir = None,
+    url: AdminUrl = None,
+    token: Token = None,
 ) -> None:
     """Drop commands that were given up on, for good. Prints their ids.
 
@@ -184,40 +194,73 @@ def discard(
     """
     chosen = _chosen(ids, all_, _filter(type_, stream, reason), limit)
 
-    found = _with_log(chosen, config, data_dir)
+    place = Place(config, data_dir, url, token)
+    found = _with_log(chosen, place)
     if len(found) > 1 and not yes:
         _confirm(len(found))
-    _with_log(lambda log: _each(found, log.letters.discard, "discarded"), config, data_dir)
+    _with_log(lambda log: _each(found, log.discard, "discarded"), place)
 
 
-@dataclass(frozen=True)
-class Log:
-    """What the commands work on."""
+class Place(NamedTuple):
+    """Where the dead letters are: at a broker, or behind a gateway."""
 
-    letters: "DeadLetters"
-    redrive: "Redrive"
+    config: Path | None
+    data_dir: Path | None
+    url: str | None
+    token: str | None
+
+
+class Log(Protocol):
+    """What the commands work on, by whichever way."""
+
+    def all(self, wanted: "Filter", *, limit: int | None = None) -> AsyncIterator["DeadLetter"]:
+        """Give those that are wanted, newest first, up to `limit`."""
+
+    async def count(self) -> int:
+        """Return how many there are."""
+
+    async def get(self, id: str, /) -> "Kept":
+        """Return one of them."""
+
+    async def redrive(self, id: str, /, *, to: str | None = None) -> object:
+        """Send one again."""
+
+    async def discard(self, id: str, /) -> None:
+        """Remove one for good."""
+
+
+class _AtBroker:
+    def __init__(self, letters: "DeadLetters", redrive: "Redrive") -> None:
+        self.all = letters.all
+        self.count = letters.count
+        self.get = letters.get
+        self.discard = letters.discard
+        self.redrive = redrive
 
 
 Chosen = Callable[[Log], Coroutine[None, None, Sequence[str]]]
 
 
-def _with_log(
-    job: Callable[[Log], Coroutine[None, None, T]], config: Path | None, data_dir: Path | None
-) -> T:
+def _with_log(job: Callable[[Log], Coroutine[None, None, T]], place: Place) -> T:
     async def run() -> T:
-        async with _opened(config, data_dir) as log:
+        async with _opened(place) as log:
             return await job(log)
 
     return asyncio.run(run())
 
 
 @asynccontextmanager
-async def _opened(path: Path | None, data_dir: Path | None) -> AsyncIterator[Log]:
+async def _opened(place: Place) -> AsyncIterator[Log]:
     """Give the log of a configuration. An embedded server is shared with a gateway that runs."""
+    if place.url is not None:
+        async with asking(place.url, place.token) as operators:
+            yield RemoteLetters(operators)
+        return
+    refuse_token(place.token)
     from gateway.redrive import Redrive
 
-    async with opened_broker(path, data_dir) as (broker, policy):
-        yield Log(broker.dead_letters, Redrive(broker.dead_letters, policy))
+    async with opened_broker(place.config, place.data_dir) as (broker, policy):
+        yield _AtBroker(broker.dead_letters, Redrive(broker.dead_letters, policy))
 
 
 def _filter(type_: str, stream: str, reason: str) -> "Filter":
@@ -242,7 +285,7 @@ def _chosen(ids: list[str] | None, all_: bool, wanted: "Filter", limit: int | No
     async def choose(log: Log) -> Sequence[str]:
         if ids:
             return list(dict.fromkeys(ids))
-        found = [letter.id async for letter in log.letters.all(wanted, limit=limit)]
+        found = [letter.id async for letter in log.all(wanted, limit=limit)]
         return found[::-1]
 
     return choose
@@ -269,9 +312,9 @@ async def _each(ids: Sequence[str], act: Callable[[str], Awaitable[None]], done:
     for command_id in ids:
         try:
             await act(command_id)
-        except (UnknownDeadLetter, CannotRedrive, StreamFull) as error:
+        except (UnknownDeadLetter, CannotRedrive, StreamFull, Refusal) as error:
             failed += 1
-            typer.echo(f"gateway: {command_id}: {error.detail}", err=True)
+            typer.echo(f"gateway: {command_id}: {error}", err=True)
         else:
             typer.echo(command_id)
     if failed:

@@ -255,7 +255,7 @@ console = false
 [worker]
 handlers = ["shop"]
 [admin]
-tokens = ["operator"]
+tokens = ["operator-operator"]
 [[commands]]
 path = "/orders"
 type = "order.place"
@@ -278,7 +278,13 @@ async def place(command):
 """
 
 
-async def test_the_originator_hears_of_failure_dead_letter_and_redrive(short_dir: Path) -> None:
+OPERATOR = "operator-operator"
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["broker", "url"])
+async def test_the_originator_hears_of_failure_dead_letter_and_redrive(
+    short_dir: Path, remote: bool
+) -> None:
     (short_dir / "gateway.toml").write_text(SHOP)
     (short_dir / "shop.py").write_text(HANDLERS)
     async with (
@@ -292,15 +298,25 @@ async def test_the_originator_hears_of_failure_dead_letter_and_redrive(short_dir
         told = await life(socket, order)
         assert told == ["accepted", "started", "retrying", "started", "dead-lettered"]
 
-        shown = await run("dead-letters", "list", "--json", cwd=short_dir)
-        assert [json.loads(line)["id"] for line in shown.lines] == [order]
+        where = ["--url", gateway.url, "--token", OPERATOR] if remote else []
+        listed = await run("dead-letters", "list", "--json", *where, cwd=short_dir)
+        assert [json.loads(line)["id"] for line in listed.lines] == [order]
+        listed = await run("dead-letters", "list", "--reason", "bad-data", *where, cwd=short_dir)
+        assert (listed.code, listed.lines, listed.err) == (0, [], "0 of 1 dead letters.\n")
+        shown = await run("dead-letters", "show", order, "--json", *where, cwd=short_dir)
+        letter = json.loads(shown.out)
+        assert letter["command"]["data"] == {"customer": "c", "qty": 1}
+        assert "the shop is closed" in letter["error"]["traceback"]
         (short_dir / "open").touch()
-        redriven = await run("dead-letters", "redrive", order, cwd=short_dir)
-        assert (redriven.code, redriven.lines) == (0, [order])
+        redriven = await run("dead-letters", "redrive", "none", order, *where, cwd=short_dir)
+        assert (redriven.code, redriven.lines) == (1, [order])
+        assert "none: " in redriven.err
+        assert "1 of 2 could not be redriven" in redriven.err
         assert await hear(socket, order, "succeeded") == ["accepted", "started", "succeeded"]
         status = (await client.get(f"/commands/{order}")).json()
         assert (status["status"], status["attempts"]) == (Status.SUCCEEDED, 3)
-        figures = await client.get("/admin/streams", headers={"authorization": "Bearer operator"})
+        shows = {"authorization": f"Bearer {OPERATOR}"}
+        figures = await client.get("/admin/streams", headers=shows)
         assert figures.json()["dead_letters"] == 0
         assert (await gateway.stopped()).code == 0
 
