@@ -185,7 +185,11 @@ ModuleName = Annotated[
 ]
 Token = Annotated[
     str,
-    _text(r"[!-+\--~]{1,4096}", "a token of visible characters without a comma", secret=True),
+    _text(
+        r"[!-+\--~]{16,4096}",
+        "a token of 16 or more visible characters without a comma",
+        secret=True,
+    ),
 ]
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""

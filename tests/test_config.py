@@ -330,7 +330,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_variables_override_the_file(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text(
         "[broker]\nurl = 'redis://file'\n[server]\nport = 1\nhost = 'file'\n"
-        "[events]\ntokens = ['a']"
+        "[events]\ntokens = ['aaaaaaaaaaaaaaaa']"
     )
     config = load(
         tmp_path,
@@ -342,7 +342,7 @@ def test_variables_override_the_file(tmp_path: Path) -> None:
             "GATEWAY_SERVER_HEARTBEAT": "1.5",
             "GATEWAY_SERVER_MAX_BODY": "2KiB",
             "GATEWAY_SERVER_HOST": "",
-            "GATEWAY_EVENTS_TOKENS": "b, c",
+            "GATEWAY_EVENTS_TOKENS": "bbbbbbbbbbbbbbbb, cccccccccccccccc",
             "PATH": "/bin",
         },
     )
@@ -353,7 +353,7 @@ def test_variables_override_the_file(tmp_path: Path) -> None:
     assert config.server.heartbeat == 1.5
     assert config.server.max_body == 2048
     assert config.server.host == "file"  # an empty variable counts as not set
-    assert config.events.tokens == ("b", "c")
+    assert config.events.tokens == ("b" * 16, "c" * 16)
 
 
 def test_variables_come_from_the_process_unless_others_are_given(

@@ -35,32 +35,36 @@ def problems(tmp_path: Path) -> Problems:
 
 def test_secrets_come_from_files_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "url").write_text(f"{URL}\n")
-    (tmp_path / "tokens").write_text("sesame\r\n\nanother\n")
+    (tmp_path / "tokens").write_text("sesame-sesame-sesame\r\n\nanother-another-another\n")
     (tmp_path / "gateway.toml").write_text(
         '[broker]\nurl_file = "url"\n[events]\ntokens_file = "tokens"\n'
     )
     admin = tmp_path / "admin"
-    admin.write_text("warden")
+    admin.write_text("warden-warden-warden")
     config, _ = load_checked(tmp_path, {"GATEWAY_ADMIN_TOKENS_FILE": str(admin)})
     assert config.broker.url
     assert parse(config.broker.url).login["password"] == "hush"
-    assert list(config.events.tokens) == ["sesame", "another"]
-    assert list(config.admin.tokens) == ["warden"]
+    assert list(config.events.tokens) == ["sesame-sesame-sesame", "another-another-another"]
+    assert list(config.admin.tokens) == ["warden-warden-warden"]
 
 
 def test_a_variable_with_a_file_overrides_the_file(tmp_path: Path) -> None:
-    (tmp_path / "gateway.toml").write_text('[events]\ntokens = ["old"]\n')
-    (tmp_path / "new").write_text("new\n")
+    (tmp_path / "gateway.toml").write_text('[events]\ntokens = ["old-old-old-old-old"]\n')
+    (tmp_path / "new").write_text("new-new-new-new-new\n")
     config, _ = load_checked(tmp_path, {"GATEWAY_EVENTS_TOKENS_FILE": "new"})
-    assert list(config.events.tokens) == ["new"]
+    assert list(config.events.tokens) == ["new-new-new-new-new"]
 
 
 def test_what_is_wrong_in_a_file_of_secrets_is_told_with_its_line_and_not_repeated(
     tmp_path: Path, problems: Problems
 ) -> None:
-    (tmp_path / "tokens").write_text("good\nbad one\n\nworse,one\n")
+    (tmp_path / "tokens").write_text(
+        "good-good-good-good\nbad bad bad bad one\n\nworse-worse-worse,one\n"
+    )
     (tmp_path / "url").write_text("\nredis://user:hush@host/x\n")
-    expected = "expected a token of visible characters without a comma but got something else"
+    expected = (
+        "expected a token of 16 or more visible characters without a comma but got something else"
+    )
     assert sorted(
         problems('[events]\ntokens_file = "tokens"', GATEWAY_BROKER_URL_FILE=str(tmp_path / "url"))
     ) == [
@@ -80,13 +84,16 @@ def test_what_is_wrong_in_a_file_of_secrets_is_told_with_its_line_and_not_repeat
         ('tokens_file = "binary"', "expected UTF-8 text in binary"),
         ('tokens_file = "large"', "large is larger than 1048576 bytes"),
         ("tokens_file = 5", "expected a path but got 5"),
-        ('tokens_file = "one"\ntokens = ["b"]', "expected this or 'tokens' but got both"),
+        (
+            'tokens_file = "one"\ntokens = ["bbbbbbbbbbbbbbbb"]',
+            "expected this or 'tokens' but got both",
+        ),
     ],
 )
 def test_a_file_of_secrets_that_cannot_be_used_is_reported_where_it_is_named(
     tmp_path: Path, problems: Problems, text: str, report: str
 ) -> None:
-    (tmp_path / "one").write_text("a")
+    (tmp_path / "one").write_text("a" * 16)
     (tmp_path / "empty").write_text("\n \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
@@ -104,9 +111,9 @@ def test_one_secret_is_one_line(tmp_path: Path, problems: Problems) -> None:
 def test_a_secret_in_a_variable_and_in_a_file_is_a_mistake(
     tmp_path: Path, problems: Problems
 ) -> None:
-    (tmp_path / "one").write_text("a")
+    (tmp_path / "one").write_text("a" * 16)
     (told,) = problems(
-        "", GATEWAY_EVENTS_TOKENS="a", GATEWAY_EVENTS_TOKENS_FILE=str(tmp_path / "one")
+        "", GATEWAY_EVENTS_TOKENS="a" * 16, GATEWAY_EVENTS_TOKENS_FILE=str(tmp_path / "one")
     )
     assert told == (
         "GATEWAY_EVENTS_TOKENS_FILE: events.tokens: expected this variable or "
@@ -134,9 +141,9 @@ def test_whoever_prints_a_secret_gets_stars() -> None:
 def test_nothing_that_is_told_of_a_configuration_holds_its_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    (tmp_path / "tokens").write_text("sesame\n")
+    (tmp_path / "tokens").write_text("sesame-sesame-sesame\n")
     text = f'[broker]\nurl = "{URL}"\n[events]\ntokens_file = "tokens"\n'
-    (tmp_path / "gateway.toml").write_text(text + '[admin]\ntokens = ["warden"]\n')
+    (tmp_path / "gateway.toml").write_text(text + '[admin]\ntokens = ["warden-warden-warden"]\n')
     config, policy = load_checked(tmp_path, {})
     assert main([*arguments, str(tmp_path)]) == 0
     out, err = capsys.readouterr()

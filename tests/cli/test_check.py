@@ -36,7 +36,7 @@ url = "redis://user:hush@example.com:6380/2"
 [worker]
 handlers = ["idle_handlers"]
 [events]
-tokens = ["sesame"]
+tokens = ["sesame-sesame-sesame"]
 [[commands]]
 path = "/a"
 type = "a.b"

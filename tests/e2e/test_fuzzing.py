@@ -30,7 +30,7 @@ port = 0
 demo = true
 max_body = "20kB"
 [events]
-tokens = ["sesame"]
+tokens = ["sesame-sesame-sesame"]
 [[commands]]
 path = "/orders"
 type = "order.place"
@@ -78,7 +78,14 @@ known = st.sampled_from(
 plausible = st.sampled_from(
     [
         *(b"application/json", b"application/cloudevents+json", b"chunked", b"gzip", b"1.0", b"0"),
-        *(b"wait=5", b"wait=99999999999999999999", b"Bearer sesame", b"Bearer ", b"Basic x", b"2"),
+        *(
+            b"wait=5",
+            b"wait=99999999999999999999",
+            b"Bearer sesame-sesame-sesame",
+            b"Bearer ",
+            b"Basic x",
+            b"2",
+        ),
         *(b"https://evil.example", b"null", b"websocket", b"h2c", b"Upgrade", b"close", b"log"),
         *(b"100-continue", b"bytes=0-", b"bytes=-1", b"earliest", b"/s", b"t", b'"k', b"for=x"),
         b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01",
@@ -140,7 +147,9 @@ class Target:
         statuses = {int(head[:3]) for head in heads if head[:3].isdigit()}
         assert not UNEXPECTED & statuses, statuses
 
-    def post(self, path: str, body: bytes, content_type: str, token: bytes = b"sesame") -> None:
+    def post(
+        self, path: str, body: bytes, content_type: str, token: bytes = b"sesame-sesame-sesame"
+    ) -> None:
         self.check(
             b"POST %b HTTP/1.1\r\n%bContent-Type: %b\r\nAuthorization: Bearer %b\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
@@ -230,7 +239,7 @@ def test_bodies_and_tokens(target: Target) -> None:
     @given(
         st.sampled_from(["/orders", "/echo/x", "/events"]),
         st.sampled_from(["application/json", "application/cloudevents+json", "text/plain"]),
-        st.sampled_from([b"sesame"]) | values,
+        st.sampled_from([b"sesame-sesame-sesame"]) | values,
         bodies,
     )
     def post(path: str, content_type: str, token: bytes, body: bytes) -> None:

@@ -98,8 +98,11 @@ def test_a_summary_names_sentinels_and_their_master(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
-        ("tokens = ['hunter2']", "producers with the token may publish"),
-        ("tokens = ['hunter2', 'hunter3']", "producers with one of 2 tokens may publish"),
+        ("tokens = ['hunter2-hunter2-hunter2']", "producers with the token may publish"),
+        (
+            "tokens = ['hunter2-hunter2-hunter2', 'hunter3-hunter3-hunter3']",
+            "producers with one of 2 tokens may publish",
+        ),
         ("anonymous = true", "anybody may publish"),
     ],
 )
@@ -118,7 +121,7 @@ def test_a_summary_tells_no_secret(tmp_path: Path, events: str, expected: str) -
     [
         ("", "whoever a channel's rule lets may publish"),
         (
-            "[events]\ntokens = ['x']",
+            "[events]\ntokens = ['0123456789abcdef']",
             "producers with the token and whoever a channel's rule lets may publish",
         ),
     ],
