@@ -10,7 +10,14 @@ import msgspec
 
 from gateway.cli.failures import ExitCode, Failure
 from gateway.client.following import Backoff
-from gateway.client.http import ProblemDocument, cannot_connect, credentials, endpoint, retry_after
+from gateway.client.http import (
+    ProblemDocument,
+    cannot_connect,
+    credentials,
+    endpoint,
+    is_untrusted,
+    retry_after,
+)
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -82,7 +89,10 @@ class Publisher:
                 self._address, content=body, headers={"Content-Type": media_type}
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return Failure(cannot_connect(self._address, error)), None
+            failure = Failure(cannot_connect(self._address, error))
+            if is_untrusted(error):
+                raise failure from error
+            return failure, None
         except httpx.RequestError as error:
             raise Failure(
                 f"no answer came ({error or type(error).__name__}): "

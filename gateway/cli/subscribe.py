@@ -120,7 +120,7 @@ async def _follow(
     until: int | None,
 ) -> None:
     """Show events until there were enough, or SIGINT or SIGTERM says so."""
-    from gateway.client import Refused, subscribe
+    from gateway.client import NotKnown, Refused, subscribe
 
     _cancel_on_signals()
     shown = 0
@@ -135,6 +135,9 @@ async def _follow(
     except asyncio.CancelledError:
         return
     except Refused as error:
+        if isinstance(error, NotKnown) and token is None:
+            text = "the gateway wants to know who asks: show it a token with --token"
+            raise Failure(text) from error
         raise Failure(str(error)) from error
     except ValueError as error:
         raise Failure(str(error), code=ExitCode.USAGE) from error

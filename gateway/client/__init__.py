@@ -9,12 +9,13 @@
 """
 
 from gateway.client.following import Backoff, Disconnected, Notice, subscribe
-from gateway.client.frames import Received, Refused, Subscribed
+from gateway.client.frames import NotKnown, Received, Refused, Subscribed
 from gateway.client.positions import Positions
 
 __all__ = [
     "Backoff",
     "Disconnected",
+    "NotKnown",
     "Notice",
     "Positions",
     "Received",

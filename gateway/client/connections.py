@@ -38,7 +38,14 @@ from gateway.client.frames import (
     read_frame,
     refusal,
 )
-from gateway.client.http import ProblemDocument, cannot_connect, credentials, endpoint, retry_after
+from gateway.client.http import (
+    ProblemDocument,
+    cannot_connect,
+    credentials,
+    endpoint,
+    is_untrusted,
+    retry_after,
+)
 from gateway.client.positions import Positions
 
 OPEN_TIMEOUT = 10.0
@@ -136,7 +143,7 @@ async def _open_websocket(address: str, token: str | None) -> ClientConnection:
             address, no.status_code, bytes(no.body or b""), retry_after(no.headers)
         ) from error
     except (OSError, TimeoutError, InvalidMessage) as error:
-        raise Interrupted(cannot_connect(address, error)) from error
+        raise _unreachable(address, error) from error
     except (InvalidURI, InvalidHandshake) as error:
         raise Refused(f"{address} is no WebSocket: {error}") from error
 
@@ -207,7 +214,7 @@ async def event_stream(
                         if isinstance(said, Goodbye):
                             raise closed(said.code, "goodbye", said)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise Interrupted(cannot_connect(address, error)) from error
+        raise _unreachable(address, error) from error
     except httpx.ReadTimeout as error:
         raise Interrupted(f"nothing was heard for {SILENCE:.0f} seconds") from error
     except httpx.RequestError as error:
@@ -228,6 +235,11 @@ async def _check_event_stream(address: str, response: httpx.Response) -> None:
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
     if media_type != "text/event-stream":
         raise Refused(f"expected an event stream from {address} but got {media_type or 'nothing'}")
+
+
+def _unreachable(address: str, error: Exception) -> Refused | Interrupted:
+    sentence = cannot_connect(address, error)
+    return Refused(sentence) if is_untrusted(error) else Interrupted(sentence)
 
 
 def _no(address: str, status: int, body: bytes, delay: float | None) -> Refused | Interrupted:

@@ -3,7 +3,7 @@
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -57,20 +57,31 @@ def cannot_connect(address: str, error: BaseException) -> str:
     return f"cannot connect to {urlsplit(address).netloc}: {_reason(error)}"
 
 
-def _reason(error: BaseException) -> str:
-    """What the operating system or TLS said, at the bottom of a chain of wrapped errors."""
-    said = str(error) or type(error).__name__
+def is_untrusted(error: BaseException) -> bool:
+    """Whether it did not because of the other side's certificate: that does not pass by itself."""
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """A chain of wrapped errors, from its top to its bottom."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):  # one for each address of the host
             cause = cause.exceptions[0]
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system or TLS said, at the bottom of a chain of wrapped errors."""
+    said = str(error) or type(error).__name__
+    for cause in _causes(error):
         if isinstance(cause, TimeoutError):
             said = "it took too long"
         elif isinstance(cause, ssl.SSLCertVerificationError):
             said = cause.verify_message
         elif isinstance(cause, OSError) and cause.errno:
             said = _plain(cause)
-        cause = cause.__cause__ or cause.__context__
     return said
 
 

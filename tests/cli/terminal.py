@@ -4,10 +4,11 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 PATIENCE = 60.0
 """Seconds that a command may take in a test."""
@@ -55,7 +56,9 @@ class Running:
 
 
 @asynccontextmanager
-async def started(*arguments: str, cwd: Path | None = None) -> AsyncIterator[Running]:
+async def started(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Running]:
     """Start `gateway` with these arguments; kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments),
@@ -63,7 +66,7 @@ async def started(*arguments: str, cwd: Path | None = None) -> AsyncIterator[Run
         stdout=PIPE,
         stderr=PIPE,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", **env},
     )
     try:
         yield Running(process)
@@ -73,7 +76,12 @@ async def started(*arguments: str, cwd: Path | None = None) -> AsyncIterator[Run
             await process.communicate()
 
 
-async def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> Result:
+async def run(
+    *arguments: str,
+    stdin: str = "",
+    cwd: Path | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Result:
     """Run `gateway` with these arguments to its end."""
-    async with started(*arguments, cwd=cwd) as running:
+    async with started(*arguments, cwd=cwd, env=env) as running:
         return await running.result(stdin.encode())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.responses import JSONResponse
 
 from gateway.__main__ import main
 from gateway.cli.lines import age, printable
@@ -81,6 +82,17 @@ async def test_it_goes_on_with_the_file_of_its_token(net: Network, tmp_path: Pat
         result = await run("subscribe", "a", *options)
         assert f"gateway subscribe a --url {net.url}{shown} --after e1-1-0" in result.err
         assert "sesame" not in result.err
+
+
+async def test_who_needs_a_token_is_told_to_show_one(
+    net: Network, transport: tuple[str, ...]
+) -> None:
+    for options, said in (((), "with --token"), (("--token", "x"), "Who are you (unauthorized)")):
+        problem = {"title": "Who are you", "code": "unauthorized"}
+        net.peer.refusals.append(JSONResponse(problem, 401))
+        result = await run("subscribe", "a", "--url", net.url, *transport, *options)
+        assert result.code == 1
+        assert said in result.err
 
 
 async def test_each_channel_goes_on_after_its_own_position(net: Network) -> None:

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.certificates import Authority
-from tests.cli.terminal import Running, started
+from tests.cli.terminal import Running, run, started
 from tests.servers import eventually
 
 PATIENCE = 30.0
@@ -97,6 +97,25 @@ async def test_frames_are_heard_at_once_over_tls(
                 for verb in ("subscribe", "unsubscribe"):
                     await socket.send(json.dumps({"id": number, verb: {"channel": "orders"}}))
                     assert json.loads(await socket.recv())["id"] == number
+
+
+@pytest.mark.parametrize("transport", [[], ["--sse"]], ids=["websocket", "sse"])
+async def test_a_certificate_of_nobody_who_is_trusted_ends_the_client(
+    addresses: dict[str, str], authority: Authority, transport: list[str]
+) -> None:
+    base = addresses["Console"].rstrip("/")
+    command = ("subscribe", "orders", "--until", "1", "--after", "earliest", "--url", base)
+    refused = await run(*command, *transport)
+    assert refused.code == 1
+    assert "cannot connect to 127.0.0.1" in refused.err
+    assert "certificate" in refused.err
+    event = ("publish", "greeting", '{"n": 1}', "--url", base)
+    refused = await run(*event)
+    assert refused.code == 1
+    assert "trying again" not in refused.err
+    trusting = {"SSL_CERT_FILE": str(authority.certificate)}
+    assert (await run(*event, env=trusting)).code == 0
+    assert (await run(*command, *transport, env=trusting)).code == 0
 
 
 async def _name(base: str, context: ssl.SSLContext) -> bool:
