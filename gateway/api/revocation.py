@@ -119,9 +119,12 @@ def read_block(body: bytes) -> Block:
     """Return the block that a request's body asks for. Raises `BadRequest`."""
     try:
         wish = msgspec.json.decode(body, type=_Wish)
-        seconds = None if wish.for_ is None else float(Seconds.parse(wish.for_))
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"expected a block; {error}") from None
+    try:
+        seconds = None if wish.for_ is None else float(Seconds.parse(wish.for_))
+    except ValueError as error:
+        raise BadRequest(f"{error} as 'for' but got {str(wish.for_)[:40]!r}") from None
     if (wish.principal is None) == (wish.token_id is None) or seconds == 0:
         raise BadRequest(
             'expected {"principal": "…"} or {"token_id": "…"}, with a "for" such as "1h"'

@@ -39,7 +39,7 @@ def compile_verdict(source: str, *, variables: Collection[str]) -> Expression:
     rule = compile_rule(source, variables=variables)
     if "data" in rule.mentions:  # which may be of any type
         return rule
-    samples = {name: "x" for name in variables} | {"path": {}} | _MEMBERS
+    samples: dict[str, Any] = {**dict.fromkeys(variables, "x"), "path": {}, **_MEMBERS}
     try:
         value = rule.value(samples)
     except EvaluationFailed:  # for a claim, perhaps, that nobody has here

@@ -59,7 +59,7 @@ _decode = msgspec.json.Decoder(ClientFrame).decode
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises; the last for JSON that is nested too deeply."""
 _REQUESTS = ("subscribe", "unsubscribe", "command", "authenticate", "refresh")
-_EXPECTED = 'expected {"id": …, "subscribe" or "unsubscribe" or "command": {…}}'
+_EXPECTED = 'expected {{"id": …, {}: {{…}}}}'.format(" or ".join(f'"{each}"' for each in _REQUESTS))
 
 
 def parse(text: bytes) -> ClientFrame:
