@@ -1,5 +1,6 @@
 """The secured example, as its first lines say to begin with it."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.cli.terminal import ROOT, run
 from tests.cli.test_run import Ready, ready
@@ -85,6 +87,25 @@ async def test_who_is_too_quick_is_told_when_to_come_back(
     assert [answer.status_code for answer in answers] == [202, 429]
     assert 0 < int(answers[1].headers["retry-after"]) <= 7
     assert answers[1].json()["limit"] == "notes"
+
+
+async def test_what_a_key_opened_ends_with_the_key(
+    parcels: Ready, keys: dict[str, str], short_dir: Path
+) -> None:
+    socket = f"{parcels.url.replace('http', 'ws')}/ws?channel=parcels:anna"
+    url = f"{parcels.url}/sse?channel=parcels:anna"
+    async with (
+        connect(socket, additional_headers=_shows(keys, "anna"), proxy=None) as annas,
+        connect(socket, additional_headers=_shows(keys, "shop"), proxy=None) as shops,
+        httpx.AsyncClient(timeout=30) as http,
+        http.stream("GET", url, headers=_shows(keys, "anna")) as stream,
+    ):
+        assert (await run("token", "revoke", "anna", cwd=short_dir)).code == 0
+        assert '"code":4003' in "".join([line async for line in stream.aiter_lines()])
+        await asyncio.wait_for(annas.wait_closed(), 30)
+        assert annas.close_code == 4003
+        assert (await http.get(url, headers=_shows(keys, "anna"))).status_code == 401
+        await asyncio.wait_for(await shops.ping(), 30)
 
 
 async def test_what_the_shop_publishes_reaches_whom_it_is_for(
