@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.settings import Period, Seconds, Token
+from gateway.settings import Period, Seconds, SharedSecret
 
 
 class Algorithm(StrEnum):
@@ -58,7 +58,7 @@ class JWTConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Where the issuer publishes its keys, RFC 7517; `https://`, or the loopback."""
     keys: Path | None = None
     """A file with its public keys: a JWKS, or PEM. It is read again when it changes."""
-    secret: Token | None = None
+    secret: SharedSecret | None = None
     """The secret that HS tokens are signed with."""
     secret_file: Path | None = None
     """A file that holds the secret; a line break at its end does not count."""
@@ -87,7 +87,7 @@ class IntrospectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     url: str
     """`https://`, or the loopback."""
     client_id: str
-    client_secret: Token | None = None
+    client_secret: SharedSecret | None = None
     client_secret_file: Path | None = None
     issuer: str = ""
     """Whose tokens they are: what `iss` must be where the answer has one. Without it, the URL."""

@@ -68,8 +68,13 @@ def _reason(error: Exception) -> str:
 def check_tls(config: TLSConfig, report: Report) -> None:
     """Report files that cannot be used, and settings that mean nothing without a certificate."""
     if config.certificate is not None:
-        with report.guard("tls", "certificate"):
-            load(config)
+        found = len(report.problems)
+        for name in ("certificate", "key", "client_ca"):
+            with report.guard("tls", name):
+                _check_readable(getattr(config, name))
+        if len(report.problems) == found:
+            with report.guard("tls", "certificate"):
+                load(config)
         return
     for name in ("key", "client_ca"):
         if getattr(config, name) is not None:

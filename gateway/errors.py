@@ -219,9 +219,13 @@ class RateLimited(GatewayError):
 
 
 class QuotaExceeded(GatewayError):
-    """So much is held already that there can be no more until some of it is given back."""
+    """So much is held already that there can be no more until some of it is given back.
+
+    What a process held that died counts for nine seconds yet: whoever it served comes back then.
+    """
 
     code, status, title = "quota-exceeded", 429, "Too many at a time"
+    retry_after_s = 10
 
 
 class BrokerUnavailable(GatewayError):

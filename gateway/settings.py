@@ -191,6 +191,9 @@ Token = Annotated[
         secret=True,
     ),
 ]
+SharedSecret = Annotated[
+    str, _text(r"[!-~]{1,4096}", "a secret of visible characters", secret=True)
+]
 Rate = Annotated[float, Meta(gt=0, le=1000)]
 """Times a second."""
 MetricsFor = Annotated[str, _text("anybody|operators|nobody", "anybody, operators or nobody")]

@@ -78,6 +78,7 @@ function showConfigured({ name, version, commands, channels, demo, anonymous }) 
   setText(byId("about", HTMLElement), [name, version].filter(Boolean).join(" "));
   byId("demo-link", HTMLElement).hidden = !demo;
   composer.offer(commands);
+  byId("channel", HTMLInputElement).placeholder = channels[0]?.pattern ?? "orders:c-19";
   subscriptions.offer(channels);
   setText(byId("curl", HTMLElement), curlFor(commands[0]));
   const asked = new URLSearchParams(location.search).getAll("channel");
@@ -89,7 +90,7 @@ function showConfigured({ name, version, commands, channels, demo, anonymous }) 
 
 /** @param {KnownCommand | undefined} command */
 function curlFor(command) {
-  const path = command?.path ?? "/orders";
+  const path = (command?.path ?? "/orders").replace(/\{\w+\}/g, "1");
   const data = JSON.stringify(command?.example ?? {});
   const headers = ["-H 'Content-Type: application/json'"];
   if (!anonymously) headers.push('-H "Authorization: Bearer $TOKEN"');

@@ -132,15 +132,18 @@ def remove(
     async def job() -> None:
         async with _opened(config, data_dir, url, token) as blocks:
             for each in await blocks.all():
-                if which in (each["id"], each.get("principal")) or (
-                    token_id is not None and each.get("token_id") == token_id
-                ):
+                if which in _names(each) or (token_id and each.get("token_id") == token_id):
                     await blocks.remove(each["id"])
                     typer.echo(each["id"])
                     return
         raise Failure(f"there is no block of {which or token_id}")
 
     asyncio.run(job())
+
+
+def _names(block: dict[str, Any]) -> tuple[str | None, ...]:
+    """Return what a block can be called by."""
+    return block["id"], block.get("principal"), block.get("token_id")
 
 
 def _block(principal: str | None, token_id: str | None, lasts: str | None, reason: str) -> "Block":

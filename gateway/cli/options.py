@@ -27,7 +27,14 @@ ConfigOption = Annotated[
 ]
 
 Url = Annotated[
-    str, typer.Option("--url", help="Where the gateway is.", rich_help_panel="The gateway")
+    str | None,
+    typer.Option(
+        "--url",
+        help="Where the gateway is. Without it, where the gateway.toml in this folder says, "
+        f"or {DEFAULT_URL}.",
+        rich_help_panel="The gateway",
+        show_default=False,
+    ),
 ]
 
 Token = Annotated[
@@ -39,6 +46,24 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+
+
+def gateway_url(option: str | None) -> str:
+    """The address of the gateway: what the option says, or the configuration in this folder."""
+    from gateway.configfile import load
+    from gateway.errors import ConfigError
+
+    if option is not None:
+        return option
+    try:
+        config = load(DEFAULT_CONFIG)
+    except (ConfigError, OSError):  # whoever runs it is told; who asks it may know better
+        return DEFAULT_URL
+    host, port = config.server.host, config.server.port
+    if not port:
+        return DEFAULT_URL
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"{'https' if config.tls.certificate else 'http'}://{host}:{port}"
 
 
 def read_token(option: str | None) -> str | None:

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import DEFAULT_URL, Token, Url, read_argument_file, read_token
+from gateway.cli.options import Token, Url, gateway_url, read_argument_file, read_token
 from gateway.events import SPEC_VERSION, Event, encode, new_id, now, with_channel
 
 SOURCE = "/gateway/cli"
@@ -111,7 +111,7 @@ def publish(
             rich_help_panel="The event",
         ),
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     retry_for: Annotated[
         float,
@@ -131,7 +131,7 @@ def publish(
         raise Failure("expected the TYPE of the event", code=ExitCode.USAGE)
     form = Form(type=type_, channel=_checked(channel), subject=subject, source=source)
     bodies = _batches(sys.stdin.buffer, form) if batch else iter([_single(form, data)])
-    _post(bodies, batch=batch, url=url, token=read_token(token), retry_for=retry_for)
+    _post(bodies, batch=batch, url=gateway_url(url), token=read_token(token), retry_for=retry_for)
 
 
 def _post(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from gateway.cli.failures import ExitCode, Failure
-from gateway.cli.options import DEFAULT_URL, Token, Url, read_token
+from gateway.cli.options import DEFAULT_URL, Token, Url, gateway_url, read_token
 
 if TYPE_CHECKING:
     from gateway.client import Notice, Positions, Received
@@ -64,7 +64,7 @@ def subscribe(
             rich_help_panel="What to show",
         ),
     ] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
     sse: Annotated[
         bool,
@@ -86,12 +86,13 @@ def subscribe(
     if sse:
         _one_position(positions)
     screen: Screen = JsonLines() if json else ReadableLines(positions.channels)
+    where = gateway_url(url)
     try:
-        asyncio.run(_follow(positions, screen, url, read_token(token), sse=sse, until=until))
+        asyncio.run(_follow(positions, screen, where, read_token(token), sse=sse, until=until))
     except BrokenPipeError:  # whoever reads our stdout has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    options = ["--url", url] if url != DEFAULT_URL else []
+    options = ["--url", where] if where != DEFAULT_URL else []
     if token and token.startswith("@"):  # the name of a file; a token itself is not shown again
         options += ["--token", token]
     options += ["--sse"] * sse + ["--json"] * json

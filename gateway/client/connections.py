@@ -212,7 +212,7 @@ async def event_stream(
                     for said in read_event(block.name, block.data, block.last_event_id):
                         yield said
                         if isinstance(said, Goodbye):
-                            raise closed(said.code, "goodbye", said)
+                            raise closed(said.code, "", said)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise _unreachable(address, error) from error
     except httpx.ReadTimeout as error:

@@ -42,17 +42,20 @@ async def empty(api: Stand) -> None:
     await eventually(lambda: not len(api.gateway.hub), within=30, reason="all connections ended")
 
 
-async def test_a_websocket_too_many_is_closed_for_good(api: Stand) -> None:
+async def test_a_websocket_too_many_is_told_when_to_come_back(api: Stand) -> None:
     async with socket(api), socket(api):
         async with socket(api) as third:
             error = json.loads(await third.recv())["error"]
             assert (error["code"], error["status"]) == ("quota-exceeded", 429)
+            goodbye = json.loads(await third.recv())["goodbye"]
+            assert 10_000 <= goodbye["retry_ms"] <= 20_000
             with pytest.raises(ConnectionClosed) as closed:
                 await third.recv()
             assert closed.value.rcvd
-            assert closed.value.rcvd.code == 4503
+            assert closed.value.rcvd.code == 4000
         answer = await api.http.get("/sse?channel=log")
         assert problem(answer, 429, "quota-exceeded") == "expected at most 2 connections per ip"
+        assert answer.headers["retry-after"] == "10"
 
 
 async def test_both_transports_give_back_what_they_held(api: Stand) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from gateway.__main__ import main
 from gateway.cli.lines import age, printable
+from gateway.cli.options import DEFAULT_URL, gateway_url
 from gateway.events import now
 from tests.cli.terminal import run, started
 from tests.client.peer import Network, network
@@ -195,3 +196,26 @@ def test_the_age_of_an_event_is_readable() -> None:
     assert age("2026-01-02T11:55:00Z", arrived) == "5 min"
     assert age("2026-01-02T07:00:00Z", arrived) == "5 h"
     assert age("2026-01-02T12:00:00", arrived) == age("soon", arrived) == age(None, arrived) == ""
+
+
+async def test_without_an_address_it_asks_the_gateway_of_the_folder(
+    net: Network, tmp_path: Path
+) -> None:
+    port = net.url.rpartition(":")[2]
+    (tmp_path / "gateway.toml").write_text(f'[server]\nhost = "0.0.0.0"\nport = {port}\n')
+    net.peer.publish("a", 1)
+    follow = ("subscribe", "a", "--after", "earliest", "--until", "1", "--json")
+    result = await run(*follow, cwd=tmp_path)
+    assert json.loads(result.out)["data"] == 1
+    assert f"--url http://127.0.0.1:{port}" in result.err
+
+
+@pytest.mark.parametrize("text", ["port = 'x'", "[server]\nport = 0\n"])
+def test_a_folder_that_says_nothing_of_use_means_the_default(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert gateway_url(None) == DEFAULT_URL
+    (tmp_path / "gateway.toml").write_text(text)
+    assert gateway_url(None) == DEFAULT_URL
+    assert gateway_url("https://a") == "https://a"

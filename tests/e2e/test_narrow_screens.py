@@ -30,6 +30,11 @@ IN_THE_WAY = """
   for (const each of document.querySelectorAll(".state, .segments, .button, .badge")) {
     if (each.scrollWidth > each.clientWidth) found.push(`${each.textContent} is too wide`);
   }
+  for (const each of document.querySelectorAll(".panel .input, .panel .button, .panel .segments")) {
+    const box = each.getBoundingClientRect();
+    const edge = each.closest(".panel").getBoundingClientRect().right - 8;
+    if (box.width > 0 && box.right > edge) found.push(`${each.id} leaves its panel`);
+  }
   if (document.documentElement.scrollWidth > innerWidth) found.push("the page is too wide");
   return found;
 }
@@ -52,6 +57,6 @@ async def test_nothing_is_in_the_way_on_a_narrow_screen_whatever_the_state(
             countdown = roaming.locator("#state-countdown")
             await expect(countdown).to_have_text(re.compile(r"in [1-9]\d\.\d s"))
         await expect(roaming.get_by_test_id("state")).to_contain_text(words)
-        for width in (360, 390, 560, 600, 720, 768, 920, 1024):
+        for width in (320, 360, 375, 390, 560, 600, 720, 768, 920, 1024):
             await roaming.set_viewport_size({"width": width, "height": 844})
             assert await roaming.evaluate(IN_THE_WAY) == [], f"{state} at {width} pixels"
