@@ -92,7 +92,9 @@ class Gateway:
             server.requests_per_ip, proxies, self.metrics.limited.labels(LIMIT).inc
         )
         self.authenticator = Authenticator(
-            [*sources_of(config.auth), *sources], self.metrics, anonymous=config.auth.anonymous
+            [*sources_of(config.auth, lost=self.revocation.end), *sources],
+            self.metrics,
+            anonymous=config.auth.anonymous,
         )
         self.doorkeeper = Doorkeeper(
             self.authenticator,

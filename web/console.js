@@ -22,6 +22,7 @@ import { count, duration, preciseTime, quantile } from "./ui/format.js";
  * @property {KnownCommand[]} commands
  * @property {{pattern: string, history: {size: number, ttl: number} | null}[]} channels
  * @property {boolean} demo
+ * @property {boolean} anonymous whether it lets in who shows no credentials
  */
 
 /** Latencies that the median is taken of. */
@@ -33,6 +34,10 @@ const lives = new Lives(client);
 const subscriptions = new Subscriptions(client, received);
 const composer = new Composer(client, (id, path, sentAt) => lives.follow(id, path, sentAt));
 
+/** The gateway lets in who shows no credentials. */
+let anonymously = true;
+/** We have been given a token. */
+let identified = false;
 let total = 0;
 let lastTotal = 0;
 /** @type {number[]} */
@@ -50,7 +55,14 @@ setInterval(showReceived, 100);
  * @returns {Promise<Configured>}
  */
 async function configured() {
-  const nothing = { name: "push gateway", version: "", commands: [], channels: [], demo: false };
+  const nothing = {
+    name: "push gateway",
+    version: "",
+    commands: [],
+    channels: [],
+    demo: false,
+    anonymous: true,
+  };
   try {
     const response = await fetch("/console.json");
     return response.ok ? { ...nothing, ...(await response.json()) } : nothing;
@@ -60,7 +72,9 @@ async function configured() {
 }
 
 /** @param {Configured} configuration */
-function showConfigured({ name, version, commands, channels, demo }) {
+function showConfigured({ name, version, commands, channels, demo, anonymous }) {
+  anonymously = anonymous;
+  showIdentity();
   setText(byId("about", HTMLElement), [name, version].filter(Boolean).join(" "));
   byId("demo-link", HTMLElement).hidden = !demo;
   composer.offer(commands);
@@ -77,7 +91,9 @@ function showConfigured({ name, version, commands, channels, demo }) {
 function curlFor(command) {
   const path = command?.path ?? "/orders";
   const data = JSON.stringify(command?.example ?? {});
-  return `curl ${location.origin}${path} \\\n  -H 'Content-Type: application/json' \\\n  -d '${data}'`;
+  const headers = ["-H 'Content-Type: application/json'"];
+  if (!anonymously) headers.push('-H "Authorization: Bearer $TOKEN"');
+  return [`curl ${location.origin}${path}`, ...headers, `-d '${data}'`].join(" \\\n  ");
 }
 
 /**
@@ -153,15 +169,33 @@ byId("filter", HTMLInputElement).addEventListener("input", ({ target }) => {
 
 // Who one is
 
+const UNAUTHORIZED = 4501;
+
 byId("identify", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   const field = byId("token", HTMLInputElement);
   const token = field.value.trim();
   field.value = "";
-  setText(byId("identity-words", HTMLElement), token ? "With a token" : "Anonymous");
+  identified = token !== "";
+  showIdentity();
   byId("identity", HTMLDetailsElement).open = false;
   client.identify(token ? { token } : {});
+  subscriptions.retry();
 });
+
+client.on("state", ({ state, code }) => {
+  if (state !== "closed" || code !== UNAUTHORIZED) return;
+  showIdentity(identified ? "That was not accepted." : "This gateway wants to know who you are.");
+  byId("identity", HTMLDetailsElement).open = true;
+});
+
+function showIdentity(note = "") {
+  const words = byId("identity-words", HTMLElement);
+  setText(words, identified ? "With a token" : anonymously ? "Anonymous" : "Sign in");
+  words.classList.toggle("primary", !anonymously && !identified);
+  const kept = "What you enter is kept in the memory of this page only.";
+  setText(byId("identity-note", HTMLElement), [note, kept].filter(Boolean).join(" "));
+}
 
 // The connection
 

@@ -40,11 +40,15 @@ def _get(path: str, app: ASGIApp) -> Route:
 
 
 def describe(config: Config, policy: Policy, version: str) -> dict[str, object]:
-    """Return what the console needs to know: commands with their schemas, channels with history."""
+    """Return what the console needs to know: commands with their schemas, channels with history.
+
+    `anonymous` says whether somebody is let in who shows no credentials.
+    """
     return {
         "name": "push gateway",
         "version": version,
         "demo": config.server.demo,
+        "anonymous": config.auth.anonymous or not config.auth.configured,
         "commands": [
             {
                 "path": route.path,

@@ -1,9 +1,10 @@
 """API keys, as a source of principals."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
-from gateway.auth.watchedfile import WatchedFile
+from gateway.auth.watchedfile import INTERVAL, WatchedFile
 from gateway.policy.apikeys import KeyRing
 from gateway.principals import Principal
 
@@ -15,9 +16,15 @@ class APIKeys:
     """
 
     def __init__(
-        self, file: WatchedFile[KeyRing], *, clock: Callable[[], float] = time.time
+        self,
+        file: WatchedFile[KeyRing],
+        *,
+        lost: Callable[[frozenset[str]], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`lost` is told the prefixes of keys that have gone from the file, or have changed."""
         self._file = file
+        self._lost = lost
         self._clock = clock
 
     async def principal(self, token: str) -> Principal | None:
@@ -25,4 +32,12 @@ class APIKeys:
         return self._file.current().principal(token, now=self._clock())
 
     async def run(self) -> None:
-        pass
+        """Look out for keys that are taken away while connections are open that they opened."""
+        known = self._file.current()
+        while True:
+            await asyncio.sleep(INTERVAL)
+            ring = self._file.current()
+            if ring is not known:
+                if lost := ring.lost_since(known):
+                    self._lost(lost)
+                known = ring

@@ -15,7 +15,7 @@ from gateway.broker.blocklist import NOTICES, BlockList, Notice
 from gateway.errors import CloseCode, UnknownConnection
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Connection
-from gateway.principals import ANYBODY
+from gateway.principals import ANYBODY, AuthType
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,13 @@ class Revocation:
 
     def id_of(self, connection: Connection) -> str:
         return f"{self.node}-{connection.number}"
+
+    def end(self, prefixes: frozenset[str]) -> None:
+        """Close what API keys opened that are no more. Who has another one comes back with it."""
+        for connection in self.connections():
+            principal = connection.caller.principal
+            if principal.type is AuthType.API_KEY and principal.token_id in prefixes:
+                connection.goodbye(CloseCode.TOKEN_EXPIRED, random.randint(0, RETURN_MS))
 
     # What the feed hears
 

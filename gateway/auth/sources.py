@@ -1,5 +1,6 @@
 """The sources of a configuration: who is asked about a credential, in this order."""
 
+from collections.abc import Callable
 from functools import partial
 
 from gateway.auth.apikeys import APIKeys
@@ -17,8 +18,12 @@ from gateway.policy.apikeys import KeyRing
 from gateway.policy.authentication import algorithms_of, fixed_keys
 
 
-def sources_of(config: AuthConfig) -> list[Source]:
+def sources_of(
+    config: AuthConfig, *, lost: Callable[[frozenset[str]], None] = lambda prefixes: None
+) -> list[Source]:
     """Return the sources of a configuration that was found right.
+
+    `lost` is told the prefixes of API keys that have gone from their file, or have changed.
 
     Raises:
         StartError: a file of it has gone wrong since.
@@ -26,7 +31,7 @@ def sources_of(config: AuthConfig) -> list[Source]:
     found: list[Source] = []
     try:
         if config.api_keys:
-            found.append(APIKeys(WatchedFile(config.api_keys, KeyRing.parse)))
+            found.append(APIKeys(WatchedFile(config.api_keys, KeyRing.parse), lost=lost))
         if config.jwt:
             found.append(SignedTokens([Issuer(each, _keys(each)) for each in config.jwt]))
         if config.introspection:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from gateway.broker.eventlog import NODE_TTL, Entry, EventLog, Lost
+from gateway.channels import EntryId
 from gateway.errors import BrokerUnavailable
 from gateway.hub.hub import SLOTS, Hub
 
@@ -113,7 +114,6 @@ class Feed:
         if joined.epoch != here.epoch or not joined.known:
             logger.warning("the log was replaced: all subscribers have to resume")
             await self._begin()
-            self._hub.interrupt(window_ms=self._window_ms)
         else:
             await self._read_notices()
         self.connected = True
@@ -122,9 +122,18 @@ class Feed:
     async def _begin(self) -> None:
         await self._log.tick(IDLE_MS)  # so that who subscribes now does not get an old position
         joined = await self._log.join(self._node)
-        self._hub.begin(joined.epoch, joined.after)
+        self._stand(joined.epoch, joined.after)
         self._number = joined.number
         await self._read_notices()  # after joining: of what comes now the tail hears
+
+    def _stand(self, epoch: str, position: EntryId) -> None:
+        """Have the hub stand where the log does not join up with what the subscribers have.
+
+        They are sent away in the same moment: a heartbeat in between would move them there, and
+        they would come back from beyond what they missed.
+        """
+        self._hub.begin(epoch, position)
+        self._hub.interrupt(window_ms=self._window_ms)
 
     async def _read_notices(self) -> None:
         if self._notices is not None:
@@ -137,8 +146,7 @@ class Feed:
             missed = first - self._number - 1
             gap = "the feed missed %d entries" if missed > 0 else "the log lost its last %d entries"
             logger.warning(gap, abs(missed))
-            self._hub.begin(self._hub.epoch, self._hub.position)
-            self._hub.interrupt(window_ms=self._window_ms)
+            self._stand(self._hub.epoch, self._hub.position)
             self._missed = True
         self._number = last
         for chunk in _chunks(entries):

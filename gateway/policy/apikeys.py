@@ -63,6 +63,14 @@ class KeyRing:
         self.entries = tuple(entries)
         self._by_prefix = {entry.prefix: entry for entry in entries}
 
+    def lost_since(self, earlier: "KeyRing") -> frozenset[str]:
+        """Return the prefixes of keys that are gone since, or speak of somebody else."""
+        return frozenset(
+            prefix
+            for prefix, entry in earlier._by_prefix.items()
+            if self._by_prefix.get(prefix) != entry
+        )
+
     @classmethod
     def parse(cls, content: bytes) -> "KeyRing":
         """Read the file. Raises `ValueError`, which tells the line but no hash."""

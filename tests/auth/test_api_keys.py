@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +55,14 @@ def test_only_the_whole_key_is_the_key() -> None:
         assert ring.principal(each, now=0.0) is None
 
 
+def test_a_key_that_is_gone_or_has_changed_is_lost() -> None:
+    (_, kept), (_, gone), (_, changed) = make("a"), make("b"), make("c")
+    earlier = KeyRing([kept, gone, changed])
+    later = KeyRing([msgspec.structs.replace(changed, roles=["clerk"]), kept, make("d")[1]])
+    assert later.lost_since(earlier) == {gone.prefix, changed.prefix}
+    assert KeyRing.parse(b"").lost_since(earlier) == {kept.prefix, gone.prefix, changed.prefix}
+
+
 def test_a_key_expires() -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=60)).replace(microsecond=0)
     key, entry = make("billing", expires=soon)
@@ -72,7 +81,7 @@ async def test_a_key_that_is_taken_out_of_the_file_is_refused(tmp_path: Path) ->
     path = tmp_path / "keys.toml"
     path.write_text(text_of(first))
     file = WatchedFile(path, KeyRing.parse, clock=lambda: now)
-    source = APIKeys(file, clock=time.time)
+    source = APIKeys(file, lost=lambda prefixes: None, clock=time.time)
     assert await source.principal(old)
     path.write_text(text_of(first) + "\n" + text_of(second))
     now += INTERVAL

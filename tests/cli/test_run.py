@@ -5,10 +5,11 @@ import re
 import shlex
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -52,9 +53,11 @@ class Ready:
 
 
 @asynccontextmanager
-async def ready(*arguments: str, cwd: Path) -> AsyncIterator[Ready]:
+async def ready(
+    *arguments: str, cwd: Path, env: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Ready]:
     """Start a gateway and wait until it says that it is ready."""
-    async with started(*arguments, cwd=cwd) as running:
+    async with started(*arguments, cwd=cwd, env=env) as running:
         lines: list[str] = []
         while "Ctrl-C stops it." not in "".join(lines[-1:]):
             line = await running.out()

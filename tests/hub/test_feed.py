@@ -16,7 +16,7 @@ from gateway.events import Publication, Retention
 from gateway.hub import feed as feed_module
 from gateway.hub.feed import CHUNK, Feed, Notices
 from gateway.hub.history import History
-from gateway.hub.hub import Hub
+from gateway.hub.hub import SLOTS, Hub
 from tests.hub.peers import Lines, Peer
 from tests.servers import Broker, eventually
 
@@ -154,6 +154,24 @@ async def test_a_log_that_was_emptied_begins_anew(stage: Stage) -> None:
         again = stage.peer()
         await stage.append(2)
         await stage.hears(again, 2)
+
+
+async def test_nobody_is_moved_to_a_log_that_was_replaced_before_it_is_sent_away(
+    broker: Broker,
+) -> None:
+    class Beating(Heard):
+        async def read(self) -> None:
+            for slot in range(SLOTS):  # what the timer may do in whatever moment
+                hub.beat(slot)
+
+    stage = Stage(broker, notices=Beating())
+    hub = stage.hub
+    async with stage.feeding():
+        peer = Peer(stage.hub, Lines())
+        peer.subscribe("a")
+        await stage.redis.flushall()
+        await stage.is_dismissed(peer)
+    assert not [text for text in peer.heard if text.startswith("beat@")]
 
 
 @pytest.mark.parametrize("others", [0, 1, 2, 3], ids=lambda others: f"{others}-newer")

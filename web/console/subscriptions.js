@@ -36,7 +36,7 @@ export class Subscriptions {
     this.#client = client;
     this.#received = received;
     client.on("subscribed", ({ channel, recovered, resumed }) => this.#confirmed(channel, recovered, resumed));
-    client.on("refused", ({ channel, error }) => this.#refused(channel, error.detail));
+    client.on("refused", ({ channel, error }) => this.#refused(channel, error));
     byId("subscribe", HTMLFormElement).addEventListener("submit", (submission) => {
       submission.preventDefault();
       this.#submit();
@@ -50,6 +50,8 @@ export class Subscriptions {
 
   #client;
   #received;
+  /** Channels that were refused because nobody knew who we are. @type {Set<string>} */
+  #unknown = new Set();
 
   /** Offer what is configured. @param {{pattern: string, history: {size: number} | null}[]} patterns */
   offer(patterns) {
@@ -130,11 +132,19 @@ export class Subscriptions {
     setText(line.badge, !recovered ? "recovered: false" : resumed ? "recovered: true" : "live");
   }
 
-  /** @param {string} channel @param {string} detail */
-  #refused(channel, detail) {
+  /** Subscribe again to what was refused because nobody knew who we are. */
+  retry() {
+    const unknown = [...this.#unknown];
+    this.#unknown.clear();
+    for (const channel of unknown) this.subscribe(channel);
+  }
+
+  /** @param {string} channel @param {import("../gateway.js").GatewayError} error */
+  #refused(channel, { detail, status }) {
     if (!this.#lines.has(channel)) return;
     this.#leave(channel);
-    setText(this.#note, `${channel}: ${detail}`);
+    if (status === 401) this.#unknown.add(channel);
+    else setText(this.#note, `${channel}: ${detail}`);
   }
 
   #refresh() {
