@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
 from gateway.api import admin, health, pages, problems, revocation
+from gateway.api.burden import Burden
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
@@ -200,7 +201,7 @@ class Gateway:
                 GatewayError: self._refuse,
                 HTTPException: problems.on_http_error,
             },
-            middleware=[self._edge(), Middleware(problems.LastResort)],
+            middleware=[self._edge(), Middleware(problems.LastResort), self._burden()],
         )
         app.router.redirect_slashes = False  # the host it would redirect to is what the peer says
         app.state.door = Door(
@@ -223,6 +224,11 @@ class Gateway:
             hosts=self.config.server.hosts,
             hsts=self.config.tls.hsts if self._encrypted else 0,
         )
+
+    def _burden(self) -> Middleware:
+        server = self.config.server
+        proxies = Proxies(server.trusted_proxies)
+        return Middleware(Burden, proxies=proxies, max_body=server.max_body)
 
     @property
     def _encrypted(self) -> bool:

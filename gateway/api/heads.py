@@ -51,7 +51,7 @@ def read_head(scope: Scope) -> Head:
     Raises:
         VersionNotSupported: it is not of HTTP/1; servers translate what is newer.
         HeadTooLarge: there are too many of them, or they are too long.
-        BadRequest: they are ambiguous about the host, or about where the body ends.
+        BadRequest: they are ambiguous about the host, about who asks, or about where the body ends.
         NotFound: the path holds an encoded slash, where no name of a channel can be.
     """
     version = scope["http_version"]
@@ -78,6 +78,8 @@ def _check_framing(values: dict[bytes, list[bytes]], version: str) -> None:
         raise BadRequest(f"expected one Host but got {len(hosts)}")
     if hosts and not _HOST.fullmatch(hosts[0].decode("latin-1")):
         raise BadRequest(f"expected a host and a port as Host but got {hosts[0][:100]!r}")
+    if len(values.get(b"authorization", ())) > 1:  # who stands in front may have judged the other
+        raise BadRequest("expected one Authorization but got several")
     codings = values.get(b"transfer-encoding")
     if codings and (version == "1.0" or [each.lower() for each in codings] != [b"chunked"]):
         raise BadRequest(f"expected chunked as Transfer-Encoding but got {codings[0][:100]!r}")

@@ -93,6 +93,7 @@ class Doorkeeper:
 
         Raises:
             Unauthorized: nobody in particular asks.
+            RateLimited: too much is kept of its tickets already.
             Overloaded, BrokerUnavailable: it cannot be kept now.
         """
         principal = caller.principal

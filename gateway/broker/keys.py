@@ -69,6 +69,10 @@ class Keys:
         """String with a TTL: what a ticket stands for, by the digest of the ticket."""
         return f"{self._prefix}ticket:{digest}"
 
+    def issued(self, digest: str) -> str:
+        """String with a TTL: how many bytes a principal's tickets take, by a digest of its name."""
+        return f"{self._prefix}issued:{digest}"
+
     def node(self, node: str) -> str:
         """String with a TTL: this serving process is alive."""
         return f"{self._prefix}node:{node}"

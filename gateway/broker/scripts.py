@@ -17,6 +17,9 @@ from gateway.errors import BrokerUnavailable
 
 MAX_BATCH = 256
 """Calls that share a round trip. More would make the first of them wait for the last."""
+BATCH_BYTES = 1 << 20
+"""Bytes of arguments that are enough for a round trip: to pack and write hundreds of megabytes in
+one go would hold up everybody."""
 
 Argument = str | bytes | int
 
@@ -98,13 +101,22 @@ class Pipeline:
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                count = min(len(self._waiting), MAX_BATCH)
-                batch = [self._waiting.popleft() for _ in range(count)]
+                batch = self._batch()
                 wanted = [call for call in batch if not call.answer.done()]
                 if wanted:
                     await self._settle(wanted)
         finally:
             self._flushing = None
+
+    def _batch(self) -> list[_Call]:
+        """Take the next calls, until they are enough: at least one, however large."""
+        batch: list[_Call] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_BATCH and size < BATCH_BYTES:
+            call = self._waiting.popleft()
+            batch.append(call)
+            size += sum([len(each) for each in call.arguments if not isinstance(each, int)])
+        return batch
 
     async def _settle(self, batch: list[_Call]) -> None:
         """Send a batch and give each of its calls its own answer, whatever happens."""

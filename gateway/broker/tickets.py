@@ -7,10 +7,16 @@ import msgspec
 
 from gateway.broker.keys import Keys
 from gateway.broker.scripts import Pipeline
+from gateway.errors import RateLimited
 from gateway.principals import Principal
 
 SIZE = 32
 """Random bytes of a ticket: nobody guesses one while it lasts."""
+MAX_TAKEN = 8 << 20
+"""Bytes of the server's memory that tickets of one principal may take at a time: some ten thousand,
+if they are not for many channels."""
+OVERHEAD = 256
+"""Bytes that a ticket takes beside what it stands for."""
 MAX_LENGTH = 100
 """Characters; what is longer is no ticket, and is not looked for."""
 
@@ -36,10 +42,21 @@ class Tickets:
         self._keys = keys
 
     async def issue(self, admittance: Admittance, *, ttl_ms: int) -> str:
-        """Return a new ticket, which holds for so many milliseconds. Raises `BrokerUnavailable`."""
+        """Return a new ticket, which holds for so many milliseconds.
+
+        Raises:
+            RateLimited: those of its principal take as much as they may already.
+            BrokerUnavailable: it cannot be kept.
+        """
         ticket = secrets.token_urlsafe(SIZE)
         kept = msgspec.json.encode(admittance)
-        await self._pipeline.call("issue", [self._key(ticket)], [kept, ttl_ms])
+        keys = [self._key(ticket), self._keys.issued(_digest(admittance.principal.name))]
+        early = await self._pipeline.call(
+            "issue", keys, [kept, ttl_ms, len(kept) + OVERHEAD, MAX_TAKEN]
+        )
+        if early:
+            message = f"expected tickets of one principal that take at most {MAX_TAKEN} bytes"
+            raise RateLimited(message, limit="tickets", retry_after=early / 1000)
         return ticket
 
     async def redeem(self, ticket: str) -> Admittance | None:
@@ -53,4 +70,8 @@ class Tickets:
         return None if kept is None else _decode(kept)
 
     def _key(self, ticket: str) -> str:
-        return self._keys.ticket(hashlib.sha256(ticket.encode()).hexdigest())
+        return self._keys.ticket(_digest(ticket))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

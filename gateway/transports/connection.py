@@ -22,6 +22,9 @@ FAREWELL = 10.0
 """Seconds for which a closed connection may take to read what was written before the close."""
 SILENT_BEATS = 3
 """Heartbeats that a peer may leave unanswered."""
+MAX_UNHEARD = 1 << 20
+"""Bytes that a peer may send to nobody, such as what was on its way when the connection was closed.
+Who sends more is cut off: to read it would take time that others need."""
 
 
 class Detached(asyncio.Protocol, ABC):
@@ -32,6 +35,7 @@ class Detached(asyncio.Protocol, ABC):
         "_drained",
         "_farewell",
         "_transport",
+        "_unheard",
         "audiences",
         "caller",
         "closed",
@@ -57,6 +61,7 @@ class Detached(asyncio.Protocol, ABC):
         self.closed = False
         self._drained: asyncio.Future[None] | None = None
         self._farewell: asyncio.TimerHandle | None = None
+        self._unheard = 0
         self.descriptor = _descriptor(transport)
         # The loop shall tell of every byte that waits in the transport: nothing may overtake it.
         # Over TLS writing is paused at the mark, not beyond it: with 0 even where nothing waits.
@@ -109,6 +114,12 @@ class Detached(asyncio.Protocol, ABC):
         self._transport.abort()
 
     # What the event loop calls
+
+    def data_received(self, data: bytes) -> None:
+        """Nobody listens, unless who builds on this class does."""
+        self._unheard += len(data)
+        if self._unheard > MAX_UNHEARD:
+            self.abort()
 
     def pause_writing(self) -> None:
         if not self.closed:

@@ -65,6 +65,9 @@ class DetachedSocket(Detached):
 
     def data_received(self, data: bytes) -> None:
         self.silence = 0
+        if self.closed:  # the peer may send on for a while, but nothing of it is kept
+            super().data_received(data)
+            return
         if self._rest is not None:
             self._rest += data
         elif len(data) <= SLICE:

@@ -35,6 +35,11 @@ HEAD_PATIENCE = 20.0
 """Seconds for the head of a request to come."""
 READ_PATIENCE = 60.0
 """Seconds for a peer to read 64 KiB of an answer."""
+UNWANTED = 256 << 10
+"""Bytes of a body, of a request that was answered already, that are read in one go. It is read
+because its sender may look for the answer when it has sent all; and others come first."""
+LEISURE = 0.1
+"""Seconds between two of these."""
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -52,6 +57,8 @@ class HTTPProtocol(HttpToolsProtocol):
     """Until when nothing is read."""
     _unheard = b""
     """What came all the same: uvloop reads once before it heeds a new connection's pause."""
+    _unwanted = 0
+    """Bytes of bodies that nobody wants, since the last pause."""
     _unwelcome = False
     """The request that is being read was refused before anything was looked at."""
     first_line: FirstLine | None = None
@@ -127,6 +134,11 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         super().on_body(body)
+        if self.cycle.response_complete:
+            self._unwanted += len(body)
+            if self._unwanted > UNWANTED:
+                self._unwanted = 0
+                self._be_deaf(LEISURE)
 
     def on_message_complete(self) -> None:
         self._unparsed = 0

@@ -99,6 +99,7 @@ def _hosts() -> Iterator[Bad]:
             "no `Host`": get(host=b""),
             "two `Host`": get(host=HOST * 2),
             "an empty `Host`": get(host=b"Host: \r\n"),
+            "two `Authorization`": get(b"/healthz", b"Authorization: Bearer a\r\n" * 2),
             "`Host: a b/?#@`": get(host=b"Host: a b/?#@\r\n"),
             "`Host: a@evil.example`": get(host=b"Host: a@evil.example\r\n"),
             "`CONNECT evil.example:443`": b"CONNECT evil.example:443 HTTP/1.1\r\n%b\r\n" % HOST,

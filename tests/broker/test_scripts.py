@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from gateway.broker.client import Clients
 from gateway.broker.keys import Keys
-from gateway.broker.scripts import MAX_BATCH, Pipeline, script
+from gateway.broker.scripts import BATCH_BYTES, MAX_BATCH, Pipeline, script
 from gateway.broker.silence import REST
 from gateway.errors import BrokerUnavailable
 from tests.servers import Broker, RunningServer, eventually, free_port, running, valkey_binary
@@ -44,6 +44,27 @@ async def test_concurrent_calls_share_round_trips(pipeline: Pipeline, broker: Br
     before = (await redis.info("stats"))["total_reads_processed"]
     await asyncio.gather(*[acquire(pipeline, "w") for _ in range(MAX_BATCH)])
     assert (await redis.info("stats"))["total_reads_processed"] - before < MAX_BATCH / 4
+
+
+class Counting(Pipeline):
+    """Notes how many calls shared each round trip."""
+
+    def __init__(self, redis: Any) -> None:
+        super().__init__(redis)
+        self.counts: list[int] = []
+
+    async def _send(self, batch: list[Any]) -> list[Any]:
+        self.counts.append(len(batch))
+        return await super()._send(batch)
+
+
+async def test_large_calls_are_not_written_all_at_once(broker: Broker) -> None:
+    pipeline = Counting(broker.clients.commands)
+    token = "w" * (BATCH_BYTES // 2)
+    assert await asyncio.gather(*[acquire(pipeline, token) for _ in range(8)]) == [[1]] * 8
+    assert max(pipeline.counts) == 2
+    token *= 3
+    assert await acquire(pipeline, token, "{t}:other") == [1]
 
 
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(

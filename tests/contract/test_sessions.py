@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Opcode
 
+from gateway.broker import tickets
 from gateway.config import (
     AdminConfig,
     ChannelConfig,
@@ -358,6 +359,28 @@ async def test_a_ticket_for_channels_is_for_nothing_else(
         assert (await ann.ask(command))["error"]["status"] == 403
         await ann.ask({"id": 4, "refresh": {"token": register.issue("ann")}})
         assert (await ann.ask({"id": 5, "subscribe": {"channel": "all"}}))["error"]["status"] == 403
+
+
+async def test_what_the_tickets_of_one_principal_take_is_bounded(
+    gateway: Serving, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = register.issue("ann"), register.issue("bob")
+    monkeypatch.setattr(tickets, "MAX_TAKEN", 3 * tickets.OVERHEAD + 1000)
+    answers = [await ask(gateway, "POST", "/tickets", headers=bearing(ann)) for _ in range(9)]
+    codes = [each.status_code for each in answers]
+    assert codes == sorted(codes)
+    assert set(codes) == {201, 429}
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 30
+    await ticket(gateway, bob)
+    for key in await gateway.redis.keys("*issued*"):
+        await gateway.redis.pexpire(key, 1)  # as when the time is over
+    await eventually(lambda: issued(gateway, ann), reason="there may be more")
+
+
+async def issued(gateway: Serving, token: str) -> bool:
+    """Ask for a ticket, and return whether there was one."""
+    answer = await ask(gateway, "POST", "/tickets", headers=bearing(token))
+    return answer.status_code == 201
 
 
 async def test_only_somebody_gets_a_ticket(gateway: Serving, register: Register) -> None:
