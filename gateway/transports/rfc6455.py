@@ -154,7 +154,7 @@ class DetachedSocket(Detached):
         if self.silence >= SILENT_BEATS:
             self.abort()
             return
-        if self not in self.hub.slow:  # then it is not listened to, and TCP finds out about it
+        if self.listens and self not in self.hub.slow:  # else TCP finds out about it
             self.silence += 1
         self.write(sign)
 

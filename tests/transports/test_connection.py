@@ -82,6 +82,23 @@ async def test_whoever_says_anything_is_there(valkey: RunningServer) -> None:
         assert len(gateway.gateway.hub) == 1
 
 
+async def test_whom_the_gateway_does_not_listen_to_is_not_taken_for_silent(
+    valkey: RunningServer,
+) -> None:
+    async with (
+        serving(valkey, DETACHED, heartbeat=Seconds(0.1)) as gateway,
+        raw(gateway.port, REQUEST) as (reader, _),
+    ):
+        await reader.readuntil(b"\r\n\r\n")
+        (peer,) = [each for each in alive() if isinstance(each, Socket)]
+        peer.be_quiet(1.5)
+        async with asyncio.timeout(30):
+            for _ in range(8):
+                await reader.readuntil(b"position")
+        assert len(gateway.gateway.hub) == 1
+        await ended(reader)  # it is listened to again, and says nothing
+
+
 async def test_who_never_reads_the_last_words_is_cut_off(
     valkey: RunningServer, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
