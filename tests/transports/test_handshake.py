@@ -1,0 +1,54 @@
+"""The handshake: the usual one is answered by the short way, and as by the long one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from gateway.transports.refusals import Handshake
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+USUAL = [
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", KEY),
+]
+NAMES = st.sampled_from([*(name for name, _ in USUAL), "Sec-WebSocket-Protocol", "Origin", "Host"])
+VALUES = st.sampled_from(
+    [
+        *("websocket", "WebSocket", "Upgrade", "keep-alive, Upgrade", "13", "8", "", "chat", KEY),
+        *(KEY[:-1], KEY + "=", "dGhlIHNhbXBsZSBub25jZR==", "dGhlIHNhbXBsZSBub25jZ===", "AAAA"),
+    ]
+)
+HEADERS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
+
+
+def answers(headers: list[tuple[str, str]], method: str = "GET") -> list[tuple[object, ...]]:
+    """Return what is answered, by us and by the library alone."""
+    found: list[tuple[object, ...]] = []
+    for protocol in (Handshake(), ServerProtocol()):
+        response = protocol.accept(Request("/ws", Headers(headers), method))
+        names = ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol")
+        agreed = response.status_code == 101
+        told = [response.headers.get(name) for name in names] if agreed else []
+        found.append((response.status_code, told))
+    return found
+
+
+@given(kept=st.sets(st.sampled_from(USUAL)), more=HEADERS, method=st.sampled_from(["GET", "POST"]))
+def test_it_is_answered_as_the_library_would(
+    kept: set[tuple[str, str]], more: list[tuple[str, str]], method: str
+) -> None:
+    ours, theirs = answers([*kept, *more], method)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("more", [[], [("Origin", "https://a")]])
+def test_the_usual_one_is_agreed_to(more: list[tuple[str, str]]) -> None:
+    ours, theirs = answers([*USUAL, *more])
+    assert ours == theirs
+    assert ours[0] == 101
+    assert ours[1] == ["websocket", "Upgrade", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", None]
