@@ -49,19 +49,22 @@ Token = Annotated[
 
 
 def gateway_url(option: str | None) -> str:
-    """The address of the gateway: what the option says, or the configuration in this folder."""
+    """The address of the gateway: what the option says, or the configuration in this folder.
+
+    A configuration that does not tell is a failure: whatever else listens at the usual port is
+    another gateway. Raises `ConfigError`, `Failure`.
+    """
     from gateway.configfile import load
-    from gateway.errors import ConfigError
 
     if option is not None:
         return option
-    try:
-        config = load(DEFAULT_CONFIG)
-    except (ConfigError, OSError):  # whoever runs it is told; who asks it may know better
+    if not DEFAULT_CONFIG.exists():
         return DEFAULT_URL
+    config = load(DEFAULT_CONFIG)
     host, port = config.server.host, config.server.port
     if not port:
-        return DEFAULT_URL
+        text = f"expected --url, because in {DEFAULT_CONFIG} the port is any free one"
+        raise Failure(text, code=ExitCode.USAGE)
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"{'https' if config.tls.certificate else 'http'}://{host}:{port}"
 

@@ -211,11 +211,12 @@ async def test_without_an_address_it_asks_the_gateway_of_the_folder(
 
 
 @pytest.mark.parametrize("text", ["port = 'x'", "[server]\nport = 0\n"])
-def test_a_folder_that_says_nothing_of_use_means_the_default(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_configuration_that_does_not_tell_the_address_is_not_passed_over(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert gateway_url(None) == DEFAULT_URL
     (tmp_path / "gateway.toml").write_text(text)
-    assert gateway_url(None) == DEFAULT_URL
     assert gateway_url("https://a") == "https://a"
+    assert main(["subscribe", "a"]) == 2
+    assert "port" in capsys.readouterr().err
