@@ -72,7 +72,8 @@ class DetachedResponse(Response):
     def __init__(self, door: Door, wish: "Wish", holding: Holding) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(HEADERS)
+        # It ends with the stream, and a client that kept it for its next request would lose that.
+        self.init_headers({**HEADERS, "connection": "close"})
         self._door = door
         self._wish = wish
         self._holding = holding

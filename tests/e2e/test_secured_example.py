@@ -100,6 +100,7 @@ async def test_what_a_key_opened_ends_with_the_key(
         httpx.AsyncClient(timeout=30) as http,
         http.stream("GET", url, headers=_shows(keys, "anna")) as stream,
     ):
+        assert stream.headers["connection"] == "close"  # nothing can follow on it
         assert (await run("token", "revoke", "anna", cwd=short_dir)).code == 0
         assert '"code":4003' in "".join([line async for line in stream.aiter_lines()])
         await asyncio.wait_for(annas.wait_closed(), 30)
