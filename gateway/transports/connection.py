@@ -101,7 +101,8 @@ class Detached(asyncio.Protocol, ABC):
         # Not a full close: what the peer still sends would then be answered with a reset, which
         # can overtake the last bytes. It has a while to read them and to hang up itself.
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with suppress(OSError):  # the peer had hung up: the last bytes were answered by a reset
+                self._transport.write_eof()
         else:
             self._transport.close()
         loop = asyncio.get_running_loop()

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -27,19 +26,6 @@ from tests.servers import RunningServer, eventually
 COMPRESSING = Transports("compressing", HTTPProtocol, WebSocketProtocol)
 """Our protocols where uvicorn is told to compress."""
 LARGE = "x" * 8000
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops: their transports differ."""
-    return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture
-async def gateway(valkey: RunningServer) -> AsyncIterator[Serving]:
-    """A gateway with detached connections."""
-    async with serving(valkey, DETACHED) as running:
-        yield running
 
 
 @pytest.fixture(params=KINDS, ids=lambda each: each.name)
@@ -156,6 +142,24 @@ async def test_who_hangs_up_before_it_reads_the_last_words_is_not_cut_off_later(
                 while await loop.sock_recv(peer, 65536):
                     pass
         await asyncio.sleep(connection.FAREWELL)
+
+
+async def test_who_has_just_hung_up_keeps_nobody_from_being_told_goodbye(gateway: Serving) -> None:
+    """What is written to it is answered by a reset, and then it is not connected any more."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as gone:
+        gone.setblocking(False)
+        await loop.sock_connect(gone, ("127.0.0.1", gateway.port))
+        await loop.sock_sendall(gone, REQUEST)
+        await eventually(lambda: len(gateway.gateway.hub) == 1, reason="it was connected")
+        with suppress(BlockingIOError):
+            while gone.recv(65536):
+                pass
+        async with talk(gateway.port) as there:
+            gone.close()
+            gateway.gateway.hub.dismiss(CloseCode.POSITION_LOST, window_ms=0)
+            assert (await there.closed())[0] == CloseCode.POSITION_LOST
+    await eventually(lambda: not alive(), within=5, reason="both are forgotten")
 
 
 async def slowed(gateway: Serving) -> None:

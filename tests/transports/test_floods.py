@@ -4,35 +4,20 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-import pytest
 from websockets.frames import Opcode
 
 from gateway.errors import CloseCode
 from gateway.transports.connection import MAX_UNHEARD
 from gateway.transports.websocket import Socket
-from tests.contract.serving import DETACHED, Serving, serving
+from tests.contract.serving import Serving
 from tests.contract.talking import REQUEST, frame
-from tests.servers import RunningServer, eventually
+from tests.servers import eventually
 
 FLOOD = b"x" * (256 << 20)
 """So much goes through loopback in a moment, if it is read."""
 STREAM = b"GET /sse?channel=orders HTTP/1.1\r\nHost: test\r\n\r\n"
 UNANSWERED = b"POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 999999999999\r\n\r\n"
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both event loops: their transports differ."""
-    return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture
-async def gateway(valkey: RunningServer) -> AsyncIterator[Serving]:
-    """A gateway with detached connections."""
-    async with serving(valkey, DETACHED) as running:
-        yield running
 
 
 @asynccontextmanager
