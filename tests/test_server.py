@@ -117,6 +117,7 @@ async def test_sigterm_says_goodbye_and_ends_in_time_whatever_its_peers_do(
             begun = time.monotonic()
             gateway.signal(signal.SIGTERM)
             assert (await waiting).status_code == 202
+            assert set(json.loads(await client.recv())) == {"position"}
             assert set(json.loads(await client.recv())) == {"goodbye"}
             with pytest.raises(ConnectionClosed) as closed:
                 await client.recv()

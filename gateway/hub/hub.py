@@ -120,18 +120,29 @@ class Hub:
         """Send a sign of life to one part of the connections."""
         signs: dict[tuple[object, bool], bytes] = {}
         for connection in tuple(self._slots[slot % SLOTS]):
-            behind = connection in self._resumptions or connection in self._pending
-            nowhere = behind or connection.caller.principal is UNKNOWN  # who is told nothing yet
-            key = (connection.encoding, nowhere)
-            if key not in signs:
-                position = None if nowhere else self.token.encode()
-                signs[key] = connection.encoding.heartbeat(position)
-            connection.beat(signs[key])
+            connection.beat(self._sign(connection, signs))
+
+    def _sign(self, connection: Connection, signs: dict[tuple[object, bool], bytes]) -> bytes:
+        """Return a sign of life that tells a connection where it stands, if that is here."""
+        behind = connection in self._resumptions or connection in self._pending
+        nowhere = behind or connection.caller.principal is UNKNOWN  # who is told nothing yet
+        key = (connection.encoding, nowhere)
+        if key not in signs:
+            position = None if nowhere else self.token.encode()
+            signs[key] = connection.encoding.heartbeat(position)
+        return signs[key]
 
     def dismiss(self, code: CloseCode, *, window_ms: int) -> None:
-        """Say goodbye to everybody; their returns are spread over a window of milliseconds."""
+        """Say goodbye to everybody; their returns are spread over a window of milliseconds.
+
+        At a shutdown each is told before where it stands: a quiet channel's subscriber comes back
+        from here, and not from its last event.
+        """
+        signs: dict[tuple[object, bool], bytes] = {}
         for slot in self._slots:
             for connection in tuple(slot):
+                if code is CloseCode.SHUTDOWN:
+                    connection.write(self._sign(connection, signs))
                 connection.goodbye(code, random.randint(0, window_ms))
 
     # Subscriptions

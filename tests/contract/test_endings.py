@@ -83,7 +83,7 @@ async def test_who_cannot_follow_while_catching_up_is_slow(
         assert [data[0] for data in slow.data + again.data] == list(range(count))
 
 
-async def test_at_shutdown_everybody_is_told_when_to_come_back(
+async def test_at_shutdown_everybody_is_told_when_and_where_to_come_back(
     gateway: Serving, kind: Kind
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
@@ -95,10 +95,13 @@ async def test_at_shutdown_everybody_is_told_when_to_come_back(
                 await together.wait()
                 goodbye = await subscriber.end()
                 assert goodbye.code == CloseCode.SHUTDOWN
+                assert subscriber.position == str(gateway.gateway.hub.token)
                 return goodbye.retry_ms
 
         staying = [tasks.create_task(stay()) for _ in range(8)]
         await together.wait()
+        await gateway.publish("fleeting", 1)  # whoever does not hear it moves on, too
+        await gateway.settled()
         gateway.shut_down()
     delays = [task.result() for task in staying]
     assert all(0 <= delay <= WINDOW_MS for delay in delays)

@@ -27,6 +27,15 @@ async def body(stream: HTTPStream, until: str) -> str:
     return text
 
 
+async def rest(stream: HTTPStream) -> str:
+    """Return all that comes until the end."""
+    text = ""
+    async with asyncio.timeout(30):
+        while data := await stream.read():
+            text += data.decode()
+    return text
+
+
 async def test_the_blocks_are_those_of_the_design(gateway: Serving) -> None:
     hub = gateway.gateway.hub
     async with http_stream(gateway.port, "/sse?channel=orders", []) as stream:
@@ -40,12 +49,15 @@ async def test_the_blocks_are_those_of_the_design(gateway: Serving) -> None:
         event = json.dumps(logged.event, separators=(",", ":"))
         assert text == f"id: {hub.token}\ndata: {event}\n\n"
         gateway.shut_down()
-        text = await body(stream, "\n\n")
+        text = await rest(stream)
         retry_ms = json.loads(text.splitlines()[-2].removeprefix("data: "))["retry_ms"]
-        assert text == (
+        assert text == heartbeat(gateway) + (
             f'retry: {retry_ms}\nevent: goodbye\ndata: {{"code":4000,"retry_ms":{retry_ms}}}\n\n'
         )
-        assert await stream.read() == b""
+
+
+def heartbeat(gateway: Serving) -> str:
+    return f": heartbeat\nevent: position\nid: {gateway.gateway.hub.token}\ndata: {{}}\n\n"
 
 
 async def test_a_heartbeat_is_a_comment_and_a_position(
@@ -56,9 +68,7 @@ async def test_a_heartbeat_is_a_comment_and_a_position(
         http_stream(gateway.port, "/sse?channel=orders", []) as stream,
     ):
         await body(stream, "}}}\n\n")
-        assert await body(stream, "\n\n") == (
-            f": heartbeat\nevent: position\nid: {gateway.gateway.hub.token}\ndata: {{}}\n\n"
-        )
+        assert await body(stream, "\n\n") == heartbeat(gateway)
 
 
 async def test_the_head_is_that_of_an_event_stream(gateway: Serving) -> None:

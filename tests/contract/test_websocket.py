@@ -46,10 +46,11 @@ async def test_a_refusal_is_that_of_the_design(gateway: Serving) -> None:
         assert await client.text() == exactly({"id": 3, "error": error})
 
 
-async def test_the_last_frame_says_goodbye(gateway: Serving) -> None:
+async def test_the_last_frames_tell_the_position_and_say_goodbye(gateway: Serving) -> None:
     async with talk(gateway.port, "?channel=orders") as client:
         await client.hear()
         gateway.shut_down()
+        assert await client.text() == exactly({"position": str(gateway.gateway.hub.token)})
         text = await client.text()
         retry_ms = json.loads(text)["goodbye"]["retry_ms"]
         assert text == exactly({"goodbye": {"code": 4000, "retry_ms": retry_ms}})

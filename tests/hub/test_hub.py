@@ -98,6 +98,24 @@ async def test_everybody_is_dismissed(hub: Hub) -> None:
     assert len(hub) == 0
 
 
+async def test_a_shutdown_tells_everybody_where_they_stand(hub: Hub, log: Log) -> None:
+    quiet, stranger = Peer(hub), Peer(hub)
+    quiet.subscribe("a")
+    stranger.caller = Caller(principal=UNKNOWN)
+    hub.dispatch(log.append("b", "b"))
+    hub.dismiss(CloseCode.SHUTDOWN, window_ms=0)
+    assert quiet.heard == ["a:0", "beat@e-2-0"]
+    assert stranger.heard == ["beat"]
+
+
+async def test_who_is_sent_away_from_a_lost_place_is_told_no_new_one(hub: Hub) -> None:
+    peer = Peer(hub)
+    peer.subscribe("a")
+    hub.begin("f", EntryId(9, 0))
+    hub.interrupt(window_ms=0)
+    assert peer.heard == ["a:0"]
+
+
 async def test_who_has_too_much_unsent_is_closed_and_nobody_else(hub: Hub, log: Log) -> None:
     quick, slow, slower = Peer(hub), Peer(hub), Peer(hub)
     for peer in (quick, slow, slower):
