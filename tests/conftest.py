@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from gateway.broker.client import connect
@@ -25,6 +26,9 @@ from tests.servers import (
 
 LONGEST = ("e2e", "conformance", "worker", "contract")
 """Directories whose files take longest, by far those of the first."""
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_sessionstart() -> None:

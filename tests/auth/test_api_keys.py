@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.apikeys import APIKeys
@@ -18,7 +18,6 @@ from gateway.principals import AuthType, Principal
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 
 
-@settings(deadline=None)
 @given(identity=TEXT, roles=st.lists(TEXT, max_size=3), claims=st.dictionaries(TEXT, TEXT))
 def test_what_is_written_is_what_is_read(
     identity: str, roles: list[str], claims: dict[str, str]

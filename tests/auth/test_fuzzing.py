@@ -23,9 +23,7 @@ def authenticator(tmp_path_factory: pytest.TempPathFactory) -> Authenticator:
     return Authenticator(sources_of(config), Metrics(), anonymous=False)
 
 
-FUZZING = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZING = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def refused(authenticator: Authenticator, token: str) -> bool:

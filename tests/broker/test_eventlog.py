@@ -350,9 +350,7 @@ steps = st.one_of(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(steps, max_size=10), channel=channels, place=st.integers(0, 100))
 async def test_recovered_means_that_nothing_is_missing(
     broker: Broker, script: list[tuple[str, str, int]], channel: str, place: int

@@ -91,9 +91,7 @@ async def test_a_clock_that_was_set_back_shuts_nobody_out_for_long(broker: Broke
     assert 0 < verdict.retry_after <= 1.0
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True),

@@ -58,9 +58,7 @@ channels = ["'few/' + data.a"]
 """
 SCHEMA = '{"type": "object", "required": ["customer"]}'
 
-fuzzing = settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+fuzzing = settings(max_examples=200, suppress_health_check=list(HealthCheck), database=None)
 
 tokens = st.text("!#$%&'*+-.^_`|~0123456789abcdefXYZ", min_size=1, max_size=12).map(str.encode)
 values = st.binary(max_size=60).map(

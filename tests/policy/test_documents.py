@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
@@ -18,7 +18,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(values, st.booleans(), st.sampled_from([None, 1]))
 def test_every_document_is_read_as_it_was_meant(
     value: Any, ascii: bool, indent: int | None
@@ -27,7 +26,6 @@ def test_every_document_is_read_as_it_was_meant(
     assert decode(text.encode()) == value
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(names, values), min_size=1, max_size=5), values)
 def test_an_object_is_refused_exactly_if_a_member_comes_twice(
     members: list[tuple[str, Any]], around: Any
