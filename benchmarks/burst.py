@@ -32,6 +32,8 @@ PACE = 100
 """Commands a second of the one who is not to be disturbed."""
 ALONE = 15.0
 """Seconds for which it is alone, in each round."""
+REST = 1.0
+"""Seconds after a burst in which the server closes what it left, before somebody is alone again."""
 AT_MOST = 1.5
 """Times the latency that it has alone, at the 99th percentile."""
 
@@ -108,7 +110,7 @@ def _round(server: Server, number: int) -> Round:
     disturbed = _times(server.port, ALONE, over)
     seconds = time.monotonic() - began
     flood.join()
-    time.sleep(1)
+    time.sleep(REST)
     return Round(_p99(alone), _p99(disturbed), seconds)
 
 

@@ -79,13 +79,7 @@ class Gateway:
             broker.probe, limit=config.broker.max_in_flight, patience=config.broker.patience
         )
         self.quotas = Quotas(config.quotas, broker.roll(node), self.admission, self.metrics)
-        self.limiter = Limiter(
-            policy.limits,
-            broker.buckets,
-            self.admission,
-            self.metrics,
-            processes=lambda: self.quotas.processes,
-        )
+        self.limiter = self._limiter(broker)
         self._origins = Origins(server.origins, tls=self._encrypted)
         proxies = Proxies(server.trusted_proxies)
         self.first_line = FirstLine(
@@ -96,17 +90,35 @@ class Gateway:
             self.metrics,
             anonymous=config.auth.anonymous,
         )
-        self.doorkeeper = Doorkeeper(
+        self.doorkeeper = self._doorkeeper(broker, blocks)
+        self.dispatcher = self._dispatcher(broker, proxies)
+        self._broker = broker
+        self._measure()
+
+    def _limiter(self, broker: Broker) -> Limiter:
+        return Limiter(
+            self.policy.limits,
+            broker.buckets,
+            self.admission,
+            self.metrics,
+            processes=lambda: self.quotas.processes,
+        )
+
+    def _doorkeeper(self, broker: Broker, blocks: Blocks) -> Doorkeeper:
+        auth = self.config.auth
+        return Doorkeeper(
             self.authenticator,
-            Showing(cookie=config.auth.cookie, origins=self._origins),
+            Showing(cookie=auth.cookie, origins=self._origins),
             broker.tickets,
             blocks,
             self.admission,
-            ticket_ttl=config.auth.ticket_ttl,
+            ticket_ttl=auth.ticket_ttl,
         )
+
+    def _dispatcher(self, broker: Broker, proxies: Proxies) -> Dispatcher:
         guard = Guard(
-            policy.permissions,
-            policy.channels,
+            self.policy.permissions,
+            self.policy.channels,
             broker.commands,
             self.admission,
             self.doorkeeper,
@@ -114,8 +126,8 @@ class Gateway:
             self.quotas,
             proxies,
         )
-        self.dispatcher = Dispatcher(
-            policy.commands,
+        return Dispatcher(
+            self.policy.commands,
             guard,
             self._publisher,
             broker.commands,
@@ -123,11 +135,9 @@ class Gateway:
             self.hub,
             self.admission,
             self.metrics,
-            max_body=server.max_body,
-            claims=config.auth.claims,
+            max_body=self.config.server.max_body,
+            claims=self.config.auth.claims,
         )
-        self._broker = broker
-        self._measure()
 
     def _measure(self) -> None:
         metrics = self.metrics

@@ -35,6 +35,10 @@ HOUR = 3_600_000
 """Milliseconds."""
 BRIEFLY = 30
 """Milliseconds for which the channel `fleeting` keeps its events."""
+IDLE = 1
+"""Milliseconds without an event after which the log ticks."""
+RESTART = 0.003
+"""Seconds: no server starts within a millisecond, in which ids could come again."""
 EXTRA = 5
 """Milliseconds by which the server may be late, or early, with an expiry."""
 
@@ -166,8 +170,8 @@ class EventLogMachine(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         """An idle log gets an entry for nobody."""
-        time.sleep(0.002)
-        self.run(self.log.tick(1))
+        time.sleep(2 * IDLE / 1000)
+        self.run(self.log.tick(IDLE))
         ((newest, _),) = self.run(self._newest())
         self.model.append(Event(EntryId.parse(newest), "none", ""))
 
@@ -258,13 +262,13 @@ class EventLogMachine(RuleBasedStateMachine):
         self.run(self._remove())
         self.run(self._copy(self._backup, self.prefix))
         self.model = copy.deepcopy(self.copy)
-        time.sleep(0.003)  # no server starts within a millisecond, in which ids could come again
+        time.sleep(RESTART)
 
     @rule()
     def empty(self) -> None:
         """The log is gone, and the next event begins another one."""
         self.run(self._remove())
-        time.sleep(0.003)
+        time.sleep(RESTART)
         self.model = Model()
         self._append("long")
 
@@ -293,7 +297,6 @@ def test_the_log_behaves_as_its_model(valkey: RunningServer) -> None:
         settings=settings(
             max_examples=50,
             stateful_step_count=25,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
