@@ -8,9 +8,9 @@ they are refused at once, until a probe shows that the broker takes writes again
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from types import TracebackType
 
 from gateway.commands import Priority
 from gateway.errors import BrokerUnavailable, Overloaded
@@ -32,6 +32,10 @@ class Circuit(StrEnum):
     """They are refused, and a probe is under way."""
 
 
+MAX_BYTES = 32 << 20
+"""Of all requests under way: more could keep the broker busy for longer than anybody waits."""
+SMALL = 64 << 10
+"""Bytes of a request that is not refused because of that: it shall not suffer from large ones."""
 SHARES = {Priority.NORMAL: 1.0, Priority.LOW: 0.5}
 """Of the requests that may be under way: what those of a priority can fill."""
 
@@ -50,36 +54,27 @@ class Admission:
         self._patience = patience
         self._opened = asyncio.Event()
         self.under_way = 0
+        self.bytes_under_way = 0
         self.circuit = Circuit.CLOSED
 
-    @asynccontextmanager
-    async def admitted(
-        self, priority: Priority = Priority.NORMAL, *, answered: bool = False
-    ) -> AsyncIterator[None]:
+    def admitted(
+        self, priority: Priority = Priority.NORMAL, *, size: int = 0, answered: bool = False
+    ) -> "_Passage":
         """Give way to one request to the broker, for as long as the block lasts.
 
-        Nobody waits for one that was `answered` already, so it has all the time that it needs.
+        `size`: the bytes that it brings; without it, next to none.
+        One that was `answered` already had its `check` before that. Nobody waits for it, so it has
+        all the time that it needs.
 
         Raises:
             BrokerUnavailable: the circuit is open; or the block took too long, or raised this
                 itself, and then it is unknown what the broker did.
             Overloaded: too many requests are under way.
         """
-        self.check(priority)
-        self.under_way += 1
-        try:
-            async with asyncio.timeout(None if answered else self._patience):
-                yield
-        except TimeoutError:
-            self._open("it did not answer in time")
-            raise BrokerUnavailable("the broker did not answer in time") from None
-        except BrokerUnavailable as error:
-            self._open(str(error))
-            raise
-        finally:
-            self.under_way -= 1
+        timeout = asyncio.timeout(None if answered else self._patience)
+        return _Passage(self, None if answered else priority, size, timeout)
 
-    def check(self, priority: Priority) -> None:
+    def check(self, priority: Priority, size: int = 0) -> None:
         """Return if a request would be let through now.
 
         Raises `BrokerUnavailable`, `Overloaded`; nothing was sent then.
@@ -91,8 +86,14 @@ class Admission:
                 f"expected fewer than {self._limits[priority]} requests of {priority} priority "
                 "under way at the broker"
             )
+        most = MAX_BYTES * SHARES[priority]
+        if size > SMALL and self.bytes_under_way and self.bytes_under_way + size > most:
+            raise Overloaded(
+                f"expected at most {most:.0f} bytes of {priority} priority under way at the broker"
+            )
 
-    def _open(self, reason: str) -> None:
+    def open(self, reason: str) -> None:
+        """Refuse all requests until a probe finds the broker well."""
         if self.circuit is Circuit.CLOSED:
             logger.warning("requests are refused from now on: %s", reason)
             self.circuit = Circuit.OPEN
@@ -122,3 +123,42 @@ class Admission:
                 self.circuit = Circuit.OPEN
             else:
                 return
+
+
+class _Passage:
+    """The way of one request to the broker, as a context manager. A class: each request has two."""
+
+    __slots__ = ("_admission", "_priority", "_size", "_timeout")
+
+    def __init__(
+        self, admission: Admission, priority: Priority | None, size: int, timeout: asyncio.Timeout
+    ) -> None:
+        self._admission = admission
+        self._priority = priority
+        self._size = size
+        self._timeout = timeout
+
+    async def __aenter__(self) -> None:
+        if self._priority is not None:
+            self._admission.check(self._priority, self._size)
+        self._admission.under_way += 1
+        self._admission.bytes_under_way += self._size
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._admission.under_way -= 1
+        self._admission.bytes_under_way -= self._size
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            error = late
+        if isinstance(error, TimeoutError):
+            self._admission.open("it did not answer in time")
+            raise BrokerUnavailable("the broker did not answer in time") from None
+        if isinstance(error, BrokerUnavailable):
+            self._admission.open(str(error))

@@ -6,7 +6,6 @@ reaches. `lua/limit.lua` does the same at the broker; here it is done for one pr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 CAPACITY = 65_536
@@ -16,8 +15,7 @@ ROUNDING = 1e-6
 """Seconds by which sums may be wrong: the last of a burst shall not fail because of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one request costs one bucket."""
 
     key: str

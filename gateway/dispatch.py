@@ -160,7 +160,7 @@ class Dispatcher:
         if found is None:
             raise UnknownCommand(f"no command is configured for the path {path[:200]!r}")
         allowance = await self.guard.charge(Of.COMMANDS, caller, command=found[0].type)
-        with allowance.told():
+        with allowance:
             command = self._receive(path, *found, body, caller, origin, idempotency_key)
             answer = await self._answer(command, wait)
         return answer._replace(headers=allowance.headers)
@@ -202,7 +202,7 @@ class Dispatcher:
             BrokerUnavailable: it is then unknown whether they are in the log.
         """
         allowance = await self.guard.charge(Of.EVENTS, caller, count=len(events))
-        with allowance.told():
+        with allowance:
             await self._publish(events, caller, trusted=trusted)
         return Published([event.id or "" for event in events], allowance.headers)
 
@@ -224,7 +224,7 @@ class Dispatcher:
             for name in {each.channel for _, found in publications for each in found}:
                 self.guard.check_channel(name, caller, Action.PUBLISH)
         if publications:
-            async with self._admission.admitted():
+            async with self._admission.admitted(size=size):
                 await self._log.publish(publications)
             self._metrics.published.inc(len(events))
 
@@ -290,20 +290,23 @@ class Dispatcher:
         )
         event = life_event(status, envelope, time=envelope.time)
         accepted: Publication = self._publisher.publication(channel_of(envelope.id), event)
+        encoded = msgspec.json.encode(envelope)
         if command.in_memory:
-            self._admission.check(command.destination.priority)
-            self._append_later(command, accepted)
+            self._admission.check(command.destination.priority, len(encoded))
+            self._append_later(command, encoded, accepted)
         else:
-            status.id = await self._append(command, accepted)
+            status.id = await self._append(command, encoded, accepted)
         return Answer(status, repeated=status.id != envelope.id)
 
-    async def _append(self, command: _Received, accepted: Publication) -> str:
+    async def _append(self, command: _Received, encoded: bytes, accepted: Publication) -> str:
         stream, priority, durability = command.destination
-        async with self._admission.admitted(priority, answered=command.in_memory):
+        async with self._admission.admitted(
+            priority, size=len(encoded), answered=command.in_memory
+        ):
             id = await self._streams.accept(
                 stream,
                 command.envelope,
-                msgspec.json.encode(command.envelope),
+                encoded,
                 accepted,
                 identity=command.identity,
                 owner=command.owner,
@@ -313,8 +316,8 @@ class Dispatcher:
             self._metrics.accepted.labels(command.envelope.type).inc()
         return id
 
-    def _append_later(self, command: _Received, accepted: Publication) -> None:
-        task = asyncio.create_task(self._append(command, accepted))
+    def _append_later(self, command: _Received, encoded: bytes, accepted: Publication) -> None:
+        task = asyncio.create_task(self._append(command, encoded, accepted))
         self._sending.add(task)
         task.add_done_callback(self._sent)
 

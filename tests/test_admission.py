@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.admission import Admission, Circuit
+from gateway.admission import MAX_BYTES, SMALL, Admission, Circuit
 from gateway.commands import Priority
 from gateway.errors import BrokerUnavailable, Overloaded
 from tests.servers import eventually
@@ -153,3 +153,24 @@ async def test_a_refusal_for_another_reason_leaves_the_circuit_closed(admission:
             raise ValueError("its own mistake")
     assert admission.circuit is Circuit.CLOSED
     assert admission.under_way == 0
+
+
+async def test_large_ones_are_refused_where_many_bytes_are_under_way(admission: Admission) -> None:
+    async with admission.admitted(size=2 * MAX_BYTES):  # alone, it is let through however large
+        with pytest.raises(Overloaded, match=f"at most {MAX_BYTES} bytes of normal priority"):
+            async with admission.admitted(size=SMALL + 1):
+                pytest.fail("it was let through")
+        async with admission.admitted(size=SMALL), admission.admitted():
+            pass
+    async with admission.admitted(size=MAX_BYTES // 2):
+        admission.check(Priority.NORMAL, MAX_BYTES // 2)
+        with pytest.raises(Overloaded, match=f"at most {MAX_BYTES // 2} bytes of low priority"):
+            admission.check(Priority.LOW, MAX_BYTES // 2)
+    assert admission.bytes_under_way == 0
+
+
+async def test_who_was_answered_already_is_not_refused(admission: Admission) -> None:
+    async with admission.admitted(size=MAX_BYTES):
+        admission.check(Priority.NORMAL)
+        async with admission.admitted(size=MAX_BYTES, answered=True):
+            assert admission.under_way == 2

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.admission import Admission
@@ -24,20 +23,20 @@ TRUST = 1.0
 operator may have removed the bucket."""
 
 
-@dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a request was allowed, and how the limits stand after it."""
+    """What a request was allowed, and how the limits stand after it.
 
-    headers: Mapping[str, str] = field(default_factory=dict)
+    As a context manager it is told with every error that the block raises, too.
+    """
 
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Tell it with every error that the block raises, too."""
-        try:
-            yield
-        except GatewayError as error:
+    def __init__(self, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.headers = headers
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, GatewayError):
             error.headers.update(self.headers)
-            raise
 
 
 UNLIMITED = Allowance()
@@ -98,7 +97,7 @@ class Limiter:
                 self._metrics.limited.labels(due.limit.name).inc()
                 raise _too_large(due)
         patient = self.waiting < MAX_WAITING
-        charges = [due.charge if patient else replace(due.charge, patience=0.0) for due in dues]
+        charges = [due.charge if patient else due.charge._replace(patience=0.0) for due in dues]
         verdict = self._remembered(charges) or await self._ask(charges)
         if verdict.retry_after:
             raise self._refusal(dues, verdict)
@@ -127,8 +126,7 @@ class Limiter:
         """Return what this process may let through by itself: its part of each limit."""
         count = max(1, self._processes())
         return [
-            replace(
-                each,
+            each._replace(
                 interval=each.interval * count,
                 burst=max(each.cost, each.burst // count),
             )

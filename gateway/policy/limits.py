@@ -6,8 +6,7 @@ lists of structured fields (RFC 9651), in which each item is named after a limit
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -30,8 +29,7 @@ MAX_SUBJECT = 120
 """Characters of a bucket's name; of a longer one its digest is used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(NamedTuple):
     """What somebody is about to do."""
 
     of: Of
@@ -49,10 +47,36 @@ class Due(NamedTuple):
     charge: Charge
 
 
+def _api_key(deed: Deed) -> str | None:
+    principal = deed.caller.principal
+    return (principal.token_id or principal.name) if principal.type is AuthType.API_KEY else None
+
+
+_SUBJECTS: Mapping[Per, Callable[[Deed], str | None]] = {
+    # Who shows no credentials counts as its address: otherwise one stranger could use up what all
+    # strangers have together.
+    Per.PRINCIPAL: lambda deed: deed.caller.principal.name or f"@{block(deed.caller.address)}",
+    Per.API_KEY: _api_key,
+    Per.IP: lambda deed: block(deed.caller.address),
+    Per.COMMAND: lambda deed: deed.command,
+    Per.CONNECTION: lambda deed: deed.caller.connection,
+}
+"""Whose allowance a deed uses; None for nobody's, then the limit does not concern it."""
+
+
 class Limit:
     """One configured limit."""
 
-    __slots__ = ("_per", "_types", "_when", "burst", "config", "interval", "name", "patience")
+    __slots__ = (
+        "_subjects",
+        "_types",
+        "_when",
+        "burst",
+        "config",
+        "interval",
+        "name",
+        "patience",
+    )
 
     def __init__(self, config: LimitConfig, when: Expression | None = None) -> None:
         self.config = config
@@ -61,7 +85,8 @@ class Limit:
         self.burst = config.burst or max(1, math.floor(config.rate))
         queue = config.queue
         self.patience = min(float(queue.wait), queue.size * self.interval) if queue else 0.0
-        self._per = tuple(sorted(set(config.per) - {Per.EVERYTHING}))
+        per = sorted(set(config.per) - {Per.EVERYTHING})
+        self._subjects = [_SUBJECTS[each] for each in per]
         self._types = frozenset(config.commands)
         self._when = when
 
@@ -74,12 +99,16 @@ class Limit:
         """Return what a deed costs; None if the limit does not concern it."""
         if self._types and deed.command not in self._types:
             return None
-        subjects = [subject(per, deed) for per in self._per]
-        if None in subjects or not self._holds(deed.caller):
+        subjects = []
+        for subject in self._subjects:
+            name = subject(deed)
+            if name is None:
+                return None
+            subjects.append(name)
+        if not self._holds(deed.caller):
             return None
-        key = bounded(f"{self.name}:{'|'.join(map(str, subjects))}")
-        charge = Charge(key, self.interval, self.burst, self.patience, deed.cost)
-        return Due(self, charge)
+        key = bounded(f"{self.name}:{'|'.join(subjects)}")
+        return Due(self, Charge(key, self.interval, self.burst, self.patience, deed.cost))
 
     def _holds(self, caller: Caller) -> bool:
         """Tell whether it is for this caller. One that cannot be decided is: limits fail shut."""
@@ -119,27 +148,6 @@ class Limits:
             for limit in self._of[deed.of]
             if (due := limit.due(deed)) is not None
         ]
-
-
-def subject(per: Per, deed: Deed) -> str | None:
-    """Return whose allowance a deed uses; None for nobody's, then the limit does not concern it.
-
-    Who shows no credentials counts as its address: otherwise one stranger could use up what all
-    strangers have together.
-    """
-    caller = deed.caller
-    match per:
-        case Per.PRINCIPAL:
-            return caller.principal.name or f"@{block(caller.address)}"
-        case Per.API_KEY if caller.principal.type is AuthType.API_KEY:
-            return caller.principal.token_id or caller.principal.name
-        case Per.IP:
-            return block(caller.address)
-        case Per.COMMAND:
-            return deed.command
-        case Per.CONNECTION:
-            return caller.connection
-    return None
 
 
 def bounded(name: str) -> str:
