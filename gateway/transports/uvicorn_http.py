@@ -21,6 +21,7 @@ from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeou
 from gateway.limits.firstline import PENALTY, FirstLine, too_often
 from gateway.transports.connection import FAREWELL, Detached
 from gateway.transports.refusals import refusal
+from gateway.transports.turnstile import Turnstile
 from gateway.transports.uvicorn_websocket import EXTENSION, GONE, WebSocketProtocol
 
 D = TypeVar("D", bound=Detached)
@@ -57,10 +58,16 @@ class HTTPProtocol(HttpToolsProtocol):
     """Until when nothing is read."""
     _unheard = b""
     """What came all the same: uvloop reads once before it heeds a new connection's pause."""
+    _queues = False
+    """It is before the turnstile."""
+    _inside = False
+    """It has come through the turnstile."""
     _unwanted = 0
     """Bytes of bodies that nobody wants, since the last pause."""
     _unwelcome = False
     """The request that is being read was refused before anything was looked at."""
+    turnstile: Turnstile | None = None
+    """Through which new connections come; None: they come in at once."""
     first_line: FirstLine | None = None
     """Counts what each address asks; None: nobody does."""
     answer: Callable[[GatewayError], Any] | None = None
@@ -70,11 +77,15 @@ class HTTPProtocol(HttpToolsProtocol):
     def behind(
         cls, first_line: FirstLine, answer: Callable[[GatewayError], Any]
     ) -> "type[HTTPProtocol]":
-        """Return the same protocol, on which a first line counts the requests.
+        """Return the same protocol for one server, on which a first line counts the requests.
 
         `answer` returns the ASGI application that answers with an error.
         """
-        members = {"first_line": first_line, "answer": staticmethod(answer)}
+        members = {
+            "turnstile": Turnstile(),
+            "first_line": first_line,
+            "answer": staticmethod(answer),
+        }
         return type(cls.__name__, (cls,), members)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -95,6 +106,8 @@ class HTTPProtocol(HttpToolsProtocol):
             self._unheard += data
             self.transport.pause_reading()
             return
+        if not self._inside and not self._enters(data):
+            return
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
@@ -110,6 +123,24 @@ class HTTPProtocol(HttpToolsProtocol):
             self._refuse(HeadTooLarge(f"expected at most {MAX_HEAD} bytes"))
         elif self.cycle is None or self.cycle.response_complete:
             self._await_head()  # whatever came was no whole head, or a body that nobody wants
+
+    def _enters(self, data: bytes) -> bool:
+        """Return whether a new connection may come in now. If not, it does later, with its data."""
+        if not self._queues and (self.turnstile is None or self.turnstile.enter(self._come_in)):
+            self._inside = True
+            return True
+        self._queues = True
+        self._head_came()  # it is not late because it has to wait
+        self._unheard += data
+        self.transport.pause_reading()
+        return False
+
+    def _come_in(self) -> None:
+        self._inside = True
+        if not self.transport.is_closing():
+            data, self._unheard = self._unheard, b""
+            self.transport.resume_reading()
+            self.data_received(data)
 
     def _read_without_upgrade(self, rest: bytes) -> None:
         """Read on as if nothing but HTTP/1.1 had been asked for, which RFC 9110, 7.8, allows.
