@@ -1,6 +1,8 @@
 """What operators see and do over HTTP, with a credential of their own."""
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -208,3 +210,13 @@ async def test_the_streams_are_told_with_what_waits(stage: Stage, admin: httpx.A
         "nodes": [{"name": "here", "lag": 0}],
         "dead_letters": 2,
     }
+
+
+async def test_every_metric_is_in_the_readme_and_no_other(
+    stage: Stage, admin: httpx.AsyncClient
+) -> None:
+    admin.headers["authorization"] = f"Bearer {TOKENS[0]}"
+    told = re.findall(r"^# TYPE (\w+) ", (await admin.get("/metrics")).text, re.MULTILINE)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    named = re.findall(r"^\| `(gateway_\w+)` \|", readme, re.MULTILINE)
+    assert sorted(named) == sorted(each for each in told if not each.endswith("_created"))
