@@ -21,6 +21,7 @@ help:
 	@echo 'make bench-guarantees                  what each guarantee costs'
 	@echo 'make bench-restart                     10,000 connections through restarts'
 	@echo 'make chaos   ten minutes of faults     (ARGS="--seed 7 --minutes 2")'
+	@echo 'make dev     set .venv up with all that the tests need'
 	@echo 'make dist    build wheel and sdist in dist/'
 	@echo 'make lock    write .ci/lock/ anew      (ARGS=--upgrade takes the newest versions)'
 	@echo 'make clean   remove .venv and what tools leave behind; keeps .gateway, the data'

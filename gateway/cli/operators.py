@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -78,7 +79,10 @@ class Operators:
             raise Failure(cannot_connect(str(self._client.base_url), error)) from error
         if not response.is_success:
             no = refusal(response)
-            raise Refusal(str(no), code=no.code)
+            asked_for_it = response.status_code == HTTPStatus.UNAUTHORIZED
+            shown = "authorization" in self._client.headers
+            hint = "; give one with --token" if asked_for_it and not shown else ""
+            raise Refusal(f"{no}{hint}", code=no.code)
         return response
 
 
@@ -98,9 +102,8 @@ class RemoteBlocks:
         return id
 
     async def all(self) -> list[dict[str, Any]]:
-        blocks: list[dict[str, Any]] = (await self._operators.ask("GET", "/blocks")).json()[
-            "blocks"
-        ]
+        answer = await self._operators.ask("GET", "/blocks")
+        blocks: list[dict[str, Any]] = answer.json()["blocks"]
         return blocks
 
     async def remove(self, id: str) -> None:

@@ -123,3 +123,5 @@ async def test_who_is_no_operator_is_told_so(stand: Stand, capsys: Captured) -> 
     wrong = ["--url", f"http://127.0.0.1:{stand.port}", "--token", "guess"]
     assert await block("list", *wrong) == 1
     assert "[admin] tokens" in capsys.readouterr().err
+    assert await block("list", *wrong[:2]) == 1
+    assert "(unauthorized); give one with --token" in capsys.readouterr().err
