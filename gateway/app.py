@@ -15,11 +15,12 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from gateway import __version__
 from gateway.addresses import Proxies
 from gateway.admission import Admission, Circuit
-from gateway.api import admin, health, pages, problems, revocation
+from gateway.api import admin, health, metrics, pages, problems, revocation
 from gateway.api.burden import Burden
 from gateway.api.commands import CommandEndpoint, StatusEndpoint
 from gateway.api.edge import Edge
 from gateway.api.events import EventsEndpoint, HistoryEndpoint
+from gateway.api.metrics import SharedMetrics
 from gateway.api.tickets import TicketsEndpoint
 from gateway.auth.authenticator import Authenticator, Source
 from gateway.auth.credentials import Showing
@@ -94,6 +95,9 @@ class Gateway:
         self.dispatcher = self._dispatcher(broker, proxies)
         self._broker = broker
         self._measure()
+        self._shared_metrics = SharedMetrics(
+            self.metrics, broker.figures, self.admission, node=node
+        )
 
     def _limiter(self, broker: Broker) -> Limiter:
         return Limiter(
@@ -140,32 +144,30 @@ class Gateway:
         )
 
     def _measure(self) -> None:
-        metrics = self.metrics
-        metrics.state(
+        own = self.metrics
+        own.state(
             "gateway_circuit",
             "Whether requests reach the broker.",
             list(Circuit),
             lambda: self.admission.circuit,
         )
-        metrics.gauge(
+        own.gauge(
             "gateway_requests_in_flight",
             "Requests that wait for the broker.",
             lambda: self.admission.under_way,
         )
-        metrics.gauge(
+        own.gauge(
             "gateway_processes",
             "Serving processes that share limits and quotas, as far as this one knows.",
             lambda: self.quotas.processes,
         )
-        metrics.gauge(
+        own.gauge(
             "gateway_requests_waiting",
             "Requests that wait because of a limit.",
             lambda: self.limiter.waiting,
         )
-        metrics.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
-        metrics.gauge(
-            "gateway_feed_connected", "1 if events flow.", lambda: float(self.feed.connected)
-        )
+        own.gauge("gateway_connections", "Subscribers of this process.", lambda: len(self.hub))
+        own.gauge("gateway_feed_connected", "1 if events flow.", lambda: float(self.feed.connected))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -276,8 +278,11 @@ class Gateway:
         yield WebSocketRoute("/ws", websocket.endpoint)
         yield Route("/ws", problems.on_plain_request)
         yield Route("/healthz", health.healthz)
-        yield from health.metrics_routes(
-            self.metrics, self.config.admin, secured=self.policy.permissions.secured
+        yield from metrics.routes(
+            self.metrics,
+            self._shared_metrics,
+            self.config.admin,
+            secured=self.policy.permissions.secured,
         )
         yield Route("/readyz", health.Readiness(self._health).__call__)
         redrive = Redrive(self._broker.dead_letters, self.policy)

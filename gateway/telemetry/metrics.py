@@ -3,7 +3,7 @@
 Most are looked at only when they are asked for, so that they cost nothing where events fly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge
@@ -53,6 +53,19 @@ class Metrics:
         gauge = Gauge(name, description, ["state"], registry=self._registry)
         for state in states:
             gauge.labels(state).set_function(partial(_is, current, state))
+
+    def sheet(
+        self, name: str, description: str, label: str
+    ) -> Callable[[Mapping[str, float]], None]:
+        """Return what writes all values of a metric down, by their label, in place of the last."""
+        gauge = Gauge(name, description, [label], registry=self._registry)
+
+        def write(values: Mapping[str, float]) -> None:
+            gauge.clear()
+            for key, value in values.items():
+                gauge.labels(key).set(value)
+
+        return write
 
     def text(self) -> bytes:
         """Return everything, for Prometheus to read."""

@@ -212,6 +212,17 @@ async def test_the_streams_are_told_with_what_waits(stage: Stage, admin: httpx.A
     }
 
 
+async def test_the_metrics_tell_of_the_log(stage: Stage, admin: httpx.AsyncClient) -> None:
+    await bury(stage, 1, 2)
+    await stage.post()
+    metrics = (await admin.get("/metrics")).text
+    named = f'{{stream="{STREAM}"}}'
+    for line in ("backlog", 1.0), ("pending", 0.0), ("workers", 0.0), ("dead_letters", 2.0):
+        assert f"gateway_{line[0]}{named} {line[1]}\n" in metrics
+    await stage.post()  # they are not read again for every request
+    assert f"gateway_backlog{named} 1.0\n" in (await admin.get("/metrics")).text
+
+
 async def test_every_metric_is_in_the_readme_and_no_other(
     stage: Stage, admin: httpx.AsyncClient
 ) -> None:

@@ -129,6 +129,30 @@ async def test_without_a_broker_everything_is_refused_at_once_until_it_is_back(
                 assert told["type"] == "t"  # the connection stayed, and nothing was invented
 
 
+async def test_without_a_broker_the_metrics_tell_of_the_process_alone(
+    config: Config, short_dir: Path
+) -> None:
+    with lasting(short_dir) as server:
+        await answering(short_dir)
+        async with standing(config) as api:
+
+            async def told() -> str:
+                return (await api.http.get("/metrics")).text
+
+            text = await told()
+            assert "gateway_backlog{" in text
+            assert "gateway_feed_lag 0.0\n" in text
+            server.kill()
+
+            async def left_out() -> bool:
+                return "gateway_backlog{" not in await told()
+
+            await eventually(left_out, within=30, reason="the last figures were too old")
+            text = await told()
+            assert "gateway_feed_lag NaN\n" in text
+            assert 'gateway_circuit{state="closed"}' in text
+
+
 def with_short_wait(config: Config) -> Config:
     server = msgspec.structs.replace(config.server, max_wait=Seconds(0.1))
     return msgspec.structs.replace(config, server=server)
