@@ -3,6 +3,7 @@
 Frames, fields and events that are not known are passed over: a newer gateway may say more.
 """
 
+import random
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,9 @@ REFUSAL_CODES = range(4500, 5000)
 """Close codes that mean: do not come back, it would be the same again."""
 
 UNAUTHORIZED = 4501
+
+SPREAD = 1.5
+"""Times what was asked for, at most, that we stay away."""
 
 ABNORMAL = 1006
 """No close frame came at all (RFC 6455, section 7.1.5)."""
@@ -103,6 +107,12 @@ class _Error(msgspec.Struct):
     code: str = "unknown"
     status: int = 500
     detail: str = ""
+    retry_after_ms: float | None = None
+
+    def refusal(self) -> Refused | Interrupted:
+        """Return what it means to whoever was refused."""
+        delay = None if self.retry_after_ms is None else self.retry_after_ms / 1000
+        return refusal(self.status, self.detail, self.code, retry_after=delay)
 
 
 class _Reply(msgspec.Struct):
@@ -167,20 +177,23 @@ def read_frame(text: str | bytes) -> Said | None:
         left = known.expires_in_ms
         return Authenticated(None if left is None else left / 1000)
     if frame.unsubscribed is not None and frame.unsubscribed.error is not None:
-        no = frame.unsubscribed.error
-        raise refusal(no.status, no.detail, no.code)
+        raise frame.unsubscribed.error.refusal()
     if frame.error is not None and frame.id != REFRESH:
-        raise refusal(frame.error.status, frame.error.detail, frame.error.code)
+        raise frame.error.refusal()
     return None
 
 
 def refusal(
     status: int, detail: str, code: str = "", *, retry_after: float | None = None
 ) -> Refused | Interrupted:
-    """An error of the gateway by its HTTP status: one that may pass, or one that will not."""
+    """An error of the gateway by its HTTP status: one that may pass, or one that will not.
+
+    `retry_after` (seconds) is the same for all who were refused, who should not come back together.
+    """
     sentence = f"{detail or 'no reason given'} ({code or status})"
     if status >= 500 or status in (408, 429):
-        return Interrupted(sentence, retry_after)
+        delay = None if retry_after is None else random.uniform(1, SPREAD) * retry_after
+        return Interrupted(sentence, delay)
     return NotKnown(sentence) if status == 401 else Refused(sentence)
 
 

@@ -142,7 +142,7 @@ def accepted(identity: int | str | None, command_id: str) -> bytes:
 def refused(identity: int | str | None, error: GatewayError) -> bytes:
     extra = {name: value for name, value in error.extra.items() if name not in ("id", "fatal")}
     if error.retry_after_s is not None:
-        extra["retry_after_s"] = error.retry_after_s
+        extra.setdefault("retry_after_ms", error.retry_after_s * 1000)
     return _encode(
         {
             "id": identity,

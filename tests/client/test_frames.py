@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.client.following import Backoff
 from gateway.client.frames import (
+    SPREAD,
     Goodbye,
     Interrupted,
     Received,
@@ -48,8 +49,19 @@ def test_errors_of_the_server_may_pass_and_errors_of_ours_will_not() -> None:
         read_frame('{"error":{"code":"broker-unavailable","status":503,"detail":"down"}}')
     with pytest.raises(Refused, match=r"not yours \(forbidden\)"):
         read_frame('{"id":3,"error":{"code":"forbidden","status":403,"detail":"not yours"}}')
-    assert isinstance(refusal(429, "slowly", retry_after=2), Interrupted)
     assert isinstance(refusal(404, ""), Refused)
+
+
+def test_a_refusal_that_passes_says_when_and_not_to_all_the_same() -> None:
+    text = '{"error":{"code":"quota-exceeded","status":429,"detail":"x","retry_after_ms":10000}}'
+    delays = set()
+    for _ in range(20):
+        with pytest.raises(Interrupted) as interrupted:
+            read_frame(text)
+        assert interrupted.value.retry_after is not None
+        assert 10 <= interrupted.value.retry_after <= 10 * SPREAD
+        delays.add(interrupted.value.retry_after)
+    assert len(delays) > 1
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1006, 1011, 1012, 4000, 4001, 4002, 4003])
