@@ -1,6 +1,7 @@
 """The application: everything of one serving process, wired together."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -48,6 +49,8 @@ from gateway.resources import web_dir
 from gateway.telemetry.metrics import Metrics
 from gateway.transports import sse, websocket
 from gateway.transports.door import Door
+
+logger = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -203,6 +206,7 @@ class Gateway:
     def say_goodbye(self) -> None:
         """Tell every subscriber to come back, to whoever serves them then."""
         window_ms = int(self.config.server.goodbye_window * 1000)
+        logger.info("subscribers are told to come back: %d", len(self.hub))
         self.hub.dismiss(CloseCode.SHUTDOWN, window_ms=window_ms)
 
     def app(self) -> Starlette:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 import os
 import resource
@@ -27,6 +28,8 @@ from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.worker.consumer import Worker
 from gateway.worker.loading import load
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: all who come back after a restart come at once."""
@@ -174,6 +177,7 @@ class _Process:
                 await _together(jobs)
             finally:
                 watch.cancel()
+        logger.info("it has stopped")
 
     async def _watch_parent(self) -> None:
         if self._parent is not None:
@@ -184,6 +188,8 @@ class _Process:
         if self._stopping:
             os._exit(FORCED)
         self._stopping = True
+        if self._stops:
+            logger.info("it is told to stop; told once more, it stops at once")
         for stop in self._stops:
             stop()
 

@@ -3,6 +3,7 @@
 It has a credential of its own, `[admin] tokens`; where none is configured none of it is there.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
@@ -34,6 +35,7 @@ def routes(broker: Broker, redrive: Redrive, tokens: Sequence[str]) -> Iterator[
         ("/admin/dead-letters/{id}", "GET", admin.show),
         ("/admin/dead-letters/{id}", "DELETE", admin.discard),
         ("/admin/dead-letters/{id}/redrive", "POST", admin.redrive),
+        ("/admin/commands/{id}", "GET", admin.command),
         ("/admin/streams", "GET", admin.streams),
     ):
         yield Route(path, guarded(endpoint, tokens), methods=[method])
@@ -54,6 +56,7 @@ def guarded(endpoint: Endpoint, tokens: Sequence[str]) -> Endpoint:
 class _Admin:
     def __init__(self, broker: Broker, redrive: Redrive) -> None:
         self._letters = broker.dead_letters
+        self._commands = broker.commands
         self._figures = broker.figures
         self._redrive = redrive
 
@@ -86,6 +89,14 @@ class _Admin:
         """`DELETE /admin/dead-letters/{id}`: 204."""
         await self._letters.discard(request.path_params["id"])
         return Response(status_code=204)
+
+    async def command(self, request: Request) -> Response:
+        """`GET /admin/commands/{id}`: what became of a command, and whose it is."""
+        id = request.path_params["id"]
+        status, (owner,) = await asyncio.gather(
+            self._commands.status(id), self._commands.owners([id])
+        )
+        return JSONResponse(msgspec.to_builtins(status) | {"owner": owner or None})
 
     async def streams(self, request: Request) -> Response:
         """`GET /admin/streams`: what waits in each, and how far the serving processes lag."""

@@ -92,8 +92,11 @@ class Limit:
 
     @property
     def policy(self) -> str:
-        """Its item of `RateLimit-Policy`: so many in so many seconds."""
-        return f'"{self.name}";q={self.config.rate.times};w={self.config.rate.seconds}'
+        """Its item of `RateLimit-Policy`: so many in so many seconds, and no more at once."""
+        rate = self.config.rate
+        times = min(rate.times, self.burst)
+        seconds = math.ceil(rate.seconds * times / rate.times)
+        return f'"{self.name}";q={times};w={seconds}'
 
     def due(self, deed: Deed) -> Due | None:
         """Return what a deed costs; None if the limit does not concern it."""

@@ -202,7 +202,7 @@ class Attempts:
             "attempt %d of %d at %s %s failed, the next follows in %d ms: %s",
             *(number, attempt.base + handler.attempts, job.envelope.type, job.envelope.id),
             *(delay * 1000, error),
-            extra=_told(job, number, error),
+            extra=_told(job, number, error, traceback=tries == 1),
         )
         return self._settlements.retrying(job.envelope, number, error, delay)
 
@@ -262,11 +262,11 @@ def _command(envelope: Envelope, handler: Handler, number: int) -> Command[Any]:
     )
 
 
-def _told(job: Job, number: int, error: Error) -> dict[str, object]:
+def _told(job: Job, number: int, error: Error, *, traceback: bool = True) -> dict[str, object]:
     """What a log line tells programs beside its sentence, and the traceback below it."""
     return {
         "command": job.envelope.id,
         "type": job.envelope.type,
         "attempt": number,
-        "traceback": error.traceback.rstrip(),
+        "traceback": error.traceback.rstrip() if traceback else "",
     }

@@ -10,7 +10,7 @@ from gateway.broker.streams import Delivery
 from gateway.commands import Envelope
 
 MAX_MESSAGE = 1000
-"""Characters of an error's message. It also goes to whoever may see the command's status."""
+"""Characters of an error's message."""
 
 MAX_FAILURE = 200
 """Characters of the message of each earlier attempt: there may be a hundred of them."""
@@ -30,6 +30,16 @@ def error_of(error: BaseException) -> Error:
         _plain(message[:MAX_MESSAGE]),
         _plain("".join(traceback.format_exception(error))[-MAX_TRACEBACK:]),
     )
+
+
+def public(error: Error, reason: Reason | None = None) -> str:
+    """Return what the sender of a command is told of an error.
+
+    Of what somebody's code raised the type alone: its message is for those who run it, and may tell
+    of their machines or hold their secrets.
+    """
+    is_raised = bool(error.traceback) and reason is not Reason.DATA
+    return error.type if is_raised else str(error)
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ from gateway.broker.streams import Delivery
 from gateway.commands import FINAL, CommandStatus, Envelope, Status, channel_of, life_event
 from gateway.events import Event, Publication, now
 from gateway.policy.publishing import Publisher, check_size
-from gateway.worker.deadletters import dead_letter, failure
+from gateway.worker.deadletters import dead_letter, failure, public
 from gateway.worker.handlers import Outcome, Rejected
 
 
@@ -46,7 +46,7 @@ class Settlements:
 
     def retrying(self, envelope: Envelope, attempt: int, error: Error, delay: float) -> Settlement:
         """The attempt failed, and another will follow after `delay` seconds."""
-        status = _status(envelope, Status.RETRYING, attempt, error=str(error))
+        status = _status(envelope, Status.RETRYING, attempt, error=public(error))
         delay_ms = int(delay * 1000)
         settlement = self._settlement(envelope, status, [], told={"retry_in_ms": delay_ms})
         return settlement._replace(
@@ -65,7 +65,8 @@ class Settlements:
     ) -> Settlement:
         """The command is given up on. `known`: the log has every attempt that failed already."""
         at = now()
-        status = _status(envelope, Status.DEAD_LETTERED, attempt, error=str(error), finished_at=at)
+        told = public(error, reason)
+        status = _status(envelope, Status.DEAD_LETTERED, attempt, error=told, finished_at=at)
         letter = dead_letter(
             delivery, envelope, reason=reason, error=error, attempts=attempt, at=at
         )

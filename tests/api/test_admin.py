@@ -141,6 +141,15 @@ async def test_a_list_that_cannot_be_is_a_bad_request(
     assert "expected" in response.json()["detail"]
 
 
+async def test_anybodys_command_is_shown_with_its_owner(
+    stage: Stage, admin: httpx.AsyncClient
+) -> None:
+    id = await stage.post()
+    found = (await admin.get(f"/admin/commands/{id}")).json()
+    assert (found["id"], found["status"], found["owner"]) == (id, "accepted", None)
+    assert problem(await admin.get("/admin/commands/x")) == (404, "unknown-command")
+
+
 async def test_one_is_shown_with_its_command_and_every_attempt(
     stage: Stage, admin: httpx.AsyncClient
 ) -> None:

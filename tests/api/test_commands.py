@@ -91,10 +91,7 @@ async def test_who_waits_gets_a_no_with_its_reason(api: Stand) -> None:
 async def test_who_waits_hears_of_a_command_that_was_given_up(api: Stand) -> None:
     answer = await api.post("/break", b"{}", prefer="wait=20")
     assert answer.status_code == 200
-    assert (answer.json()["status"], answer.json()["error"]) == (
-        "dead-lettered",
-        "ValueError: boom",
-    )
+    assert (answer.json()["status"], answer.json()["error"]) == ("dead-lettered", "ValueError")
 
 
 async def test_an_outcome_that_does_not_come_in_time_is_a_202(api: Stand) -> None:

@@ -113,8 +113,19 @@ def test_headers_name_every_limit() -> None:
     dues = found.due([Deed(Of.COMMANDS, ANNA)])
     assert headers(dues, [Level(9, 0.1), Level(0, 1.0, 2.1)]) == {
         "ratelimit": '"a";r=9;t=1, "b";r=0;t=3',
-        "ratelimit-policy": '"a";q=600;w=60, "b";q=5;w=1',
+        "ratelimit-policy": '"a";q=10;w=1, "b";q=5;w=1',
     }
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "told"),
+    [("600/m", 900, "q=600;w=60"), ("60/m", 5, "q=5;w=5"), ("2/d", 1, "q=1;w=43200")],
+)
+def test_the_policy_tells_of_no_more_than_may_come_at_once(
+    rate: str, burst: int, told: str
+) -> None:
+    (found,) = limits(limit(Per.IP, rate=rate, burst=burst))
+    assert found.policy.endswith(told)
 
 
 PROBLEMS = {

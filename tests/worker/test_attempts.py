@@ -84,7 +84,7 @@ async def test_an_error_of_an_earlier_attempt_does_not_stay_with_a_success(stage
         status = await stage.outcome(id)
     assert (status.status, status.error) == (Status.SUCCEEDED, None)
     (retrying,) = [e for e in await stage.log() if e["type"] == "command.retrying"]
-    assert retrying["data"]["error"] == "ValueError: not yet"
+    assert retrying["data"]["error"] == "ValueError"
     assert retrying["data"]["retry_in_ms"] == 0
 
 
@@ -102,12 +102,13 @@ async def test_a_command_whose_attempts_are_used_up_becomes_a_dead_letter(any_st
         await any_stage.drained()
     assert seen == [1, 2, 3]
     assert (status.status, status.attempts) == (Status.DEAD_LETTERED, 3)
-    assert status.error == "LookupError: no such thing"
+    assert status.error == "LookupError"  # its message is not for everybody
     assert (await any_stage.life(id))[-1] == "dead-lettered"
     (letter,) = await any_stage.dead_letters()
     assert (letter["id"], letter["stream"], letter["attempts"]) == (id, STREAM, 3)
     assert letter["reason"] == "attempts-used-up"
     assert letter["error"]["type"] == "LookupError"
+    assert letter["error"]["message"] == "no such thing"
     assert "no such thing" in letter["error"]["traceback"]
     assert letter["command"]["data"] == {"a": 1}
     assert letter["key"] == letter["command"]["partitionkey"] == "k"
@@ -160,7 +161,7 @@ async def test_a_handler_that_takes_too_long_is_cancelled_and_tried_again(stage:
     async with stage.working(handle):
         status = await stage.outcome(id)
     assert cancelled == [1, 2]
-    assert status.error == "HandlerTimedOut: it took longer than 0.05 s"
+    assert status.error == "HandlerTimedOut"
 
 
 async def test_a_plain_function_runs_in_a_thread(stage: Stage) -> None:
@@ -212,7 +213,7 @@ async def test_a_handler_that_exits_has_failed(stage: Stage, plain: bool) -> Non
     id = await stage.post()
     async with stage.working(handles(TYPE, retries=0)(quit if plain else quit_async)):
         status = await stage.outcome(id)
-    assert (status.error or "").startswith("HandlerQuit: ")
+    assert status.error == "HandlerQuit"
 
 
 async def test_a_handler_that_lets_a_cancellation_through_has_failed(stage: Stage) -> None:
@@ -225,7 +226,9 @@ async def test_a_handler_that_lets_a_cancellation_through_has_failed(stage: Stag
     id = await stage.post()
     async with stage.working(handle):
         status = await stage.outcome(id)
-    assert status.error == "HandlerQuit: something that it waited for was cancelled"
+    assert status.error == "HandlerQuit"
+    (letter,) = await stage.dead_letters()
+    assert letter["error"]["message"] == "something that it waited for was cancelled"
 
 
 async def test_data_that_cannot_be_decoded_is_not_tried_again(stage: Stage) -> None:
@@ -237,6 +240,7 @@ async def test_data_that_cannot_be_decoded_is_not_tried_again(stage: Stage) -> N
     async with stage.working(handle):
         status = await stage.outcome(id)
     assert (status.status, status.attempts) == (Status.DEAD_LETTERED, 1)
+    assert "$.qty" in (status.error or "")  # the sender can mend it
     (letter,) = await stage.dead_letters()
     assert letter["reason"] == "bad-data"
     assert "$.qty" in letter["error"]["message"]
