@@ -43,6 +43,10 @@ LEISURE = 0.1
 """Seconds between two of these."""
 
 
+class _TooHasty(Exception):
+    """A request came before the one before was answered."""
+
+
 class HTTPProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn. A GET can become a detached event stream."""
 
@@ -64,6 +68,8 @@ class HTTPProtocol(HttpToolsProtocol):
     """It has come through the turnstile."""
     _unwanted = 0
     """Bytes of bodies that nobody wants, since the last pause."""
+    _hasty = False
+    """It sent a request before the one before was answered: that one is its last."""
     _unwelcome = False
     """The request that is being read was refused before anything was looked at."""
     turnstile: Turnstile | None = None
@@ -108,6 +114,9 @@ class HTTPProtocol(HttpToolsProtocol):
             return
         if not self._inside and not self._enters(data):
             return
+        if self._hasty:
+            self._pass_over(len(data))
+            return
         self._unset_keepalive_if_required()
         self._unparsed += len(data)
         try:
@@ -118,7 +127,7 @@ class HTTPProtocol(HttpToolsProtocol):
                 return
             self._read_without_upgrade(data[upgrade.args[0] :])
         except HttpParserError:
-            self._refuse(BadRequest("expected a request of HTTP/1.1"))
+            self._stumble()
         if self._unparsed > MAX_HEAD:
             self._refuse(HeadTooLarge(f"expected at most {MAX_HEAD} bytes"))
         elif self.cycle is None or self.cycle.response_complete:
@@ -142,6 +151,11 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.resume_reading()
             self.data_received(data)
 
+    def _stumble(self) -> None:
+        """The parser has broken off."""
+        if not self._hasty:
+            self._refuse(BadRequest("expected a request of HTTP/1.1"))
+
     def _read_without_upgrade(self, rest: bytes) -> None:
         """Read on as if nothing but HTTP/1.1 had been asked for, which RFC 9110, 7.8, allows.
 
@@ -159,6 +173,17 @@ class HTTPProtocol(HttpToolsProtocol):
         self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
+        """Begin a request, if the one before was answered.
+
+        A few bytes can be a request, and one read can hold ten thousand. Who sends several at once
+        gets the first one answered and the connection closed, as RFC 9112, 9.3, allows; no browser
+        does it, and who does must be ready to send the others again.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._hasty = True
+            self._unparsed = 0
+            self.cycle.keep_alive = False
+            raise _TooHasty  # which ends the parsing
         super().on_message_begin()
         self._await_head()
 
@@ -166,10 +191,13 @@ class HTTPProtocol(HttpToolsProtocol):
         self._unparsed = 0
         super().on_body(body)
         if self.cycle.response_complete:
-            self._unwanted += len(body)
-            if self._unwanted > UNWANTED:
-                self._unwanted = 0
-                self._be_deaf(LEISURE)
+            self._pass_over(len(body))
+
+    def _pass_over(self, size: int) -> None:
+        self._unwanted += size
+        if self._unwanted > UNWANTED:
+            self._unwanted = 0
+            self._be_deaf(LEISURE)
 
     def on_message_complete(self) -> None:
         self._unparsed = 0

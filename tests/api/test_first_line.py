@@ -22,6 +22,7 @@ from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.api.conftest import config_of
 from tests.api.stand import Stand, problem, standing
 from tests.contract.serving import Transports, serving
+from tests.contract.talking import raw
 from tests.servers import RunningServer
 
 STRANGER, OTHER = "203.0.113.1", "203.0.113.2"
@@ -139,17 +140,18 @@ async def test_whatever_is_asked_is_refused_alike(api: Stand, stranger: dict[str
     assert (await api.http.get("/healthz")).status_code == 200
 
 
-async def test_requests_that_come_in_one_piece_are_counted_one_by_one(
+async def test_requests_of_one_connection_are_counted_one_by_one(
     api: Stand, stranger: dict[str, str]
 ) -> None:
     request = f"GET /healthz HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {stranger['x-forwarded-for']}"
-    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    writer.write((request + "\r\n\r\n").encode() * (LEAST + 5))
-    writer.write((request + "\r\nconnection: close\r\n\r\n").encode())
-    said = await asyncio.wait_for(reader.read(), 30)
-    writer.close()
-    assert said.count(b"HTTP/1.1 200") == LEAST
-    assert said.count(b"HTTP/1.1 429") == 6
+    statuses = []
+    async with raw(api.port, b"") as (reader, writer):
+        for _ in range(LEAST + 1):
+            writer.write(f"{request}\r\n\r\n".encode())
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode().lower()
+            await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+            statuses.append(head.split()[1])
+    assert statuses == [*["200"] * LEAST, "429"]
 
 
 async def test_a_handshake_is_a_request(api: Stand, stranger: dict[str, str]) -> None:

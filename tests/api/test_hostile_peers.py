@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 
 from gateway.transports import uvicorn_http
 from tests.api.stand import Stand, problem
+from tests.contract.talking import REQUEST, raw
 
 PATIENCE = 30
 
@@ -127,3 +128,51 @@ async def test_nobody_but_the_gateway_tells_of_a_commands_life(api: Stand) -> No
     headers = {"authorization": "Bearer sesame", "content-type": "application/cloudevents+json"}
     answer = await api.http.post("/events", content=json.dumps(forged), headers=headers)
     assert "only the gateway tells" in problem(answer, 422, "unroutable")
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+ORDER = (
+    b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nPrefer: wait=1\r\n"
+    b'Content-Length: 24\r\n\r\n{"customer":"c","qty":1}'
+)
+STREAM = b"GET /sse?channel=log HTTP/1.1\r\nHost: x\r\n\r\n"
+UPGRADE = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("requests", "status"),
+    [
+        (HEALTH * 2000, b"200"),
+        (UPGRADE * 1000, b"200"),
+        (ORDER + HEALTH, b"20"),
+        (ORDER + REQUEST, b"20"),
+        (b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n" * 2, b"404"),
+    ],
+    ids=["many", "upgrades", "command", "websocket", "refused"],
+)
+async def test_of_several_requests_at_once_the_first_is_answered_alone(
+    api: Stand, requests: bytes, status: bytes
+) -> None:
+    said = await answered(api, [requests])
+    assert said.startswith(b"HTTP/1.1 " + status), said[:100]
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in said
+
+
+async def test_a_request_behind_an_event_stream_does_not_end_it(api: Stand) -> None:
+    async with raw(api.port, STREAM + ORDER) as (reader, _), asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"event: subscribed")
+        await api.post("/orders", b'{"customer":"c","qty":1}')
+        await reader.readuntil(b"order.placed")
+
+
+async def test_who_sends_several_requests_and_hangs_up_leaves_nothing_in_the_log(
+    api: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    for requests in (ORDER * 2, HEALTH * 2, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2):
+        _, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(requests)
+        writer.close()
+        await writer.wait_closed()
+    assert (await api.post("/orders", b'{"customer":"c","qty":1}', prefer="wait=9")).is_success
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
