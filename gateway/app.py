@@ -33,7 +33,7 @@ from gateway.broker.broker import Broker
 from gateway.commands import Durability
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
-from gateway.errors import BrokerUnavailable, CloseCode, GatewayError
+from gateway.errors import BrokerUnavailable, GatewayError
 from gateway.guard import Guard
 from gateway.hub.feed import Feed
 from gateway.hub.history import History
@@ -207,7 +207,7 @@ class Gateway:
         """Tell every subscriber to come back, to whoever serves them then."""
         window_ms = int(self.config.server.goodbye_window * 1000)
         logger.info("subscribers are told to come back: %d", len(self.hub))
-        self.hub.dismiss(CloseCode.SHUTDOWN, window_ms=window_ms)
+        self.hub.shut(window_ms=window_ms)
 
     def app(self) -> Starlette:
         """Return the ASGI application."""

@@ -24,6 +24,7 @@ from gateway.config import Config, TLSConfig
 from gateway.errors import BrokerUnavailable, StartError
 from gateway.policy.compiler import Policy
 from gateway.processes import FORCED, orphaned, supervise
+from gateway.transports.turnstile import Turnstile
 from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.worker.consumer import Worker
@@ -122,9 +123,10 @@ def _url(config: Config, listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """uvicorn, which leaves signals to us and says goodbye to subscribers first."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, turnstile: Turnstile) -> None:
         super().__init__(config)
         self._gateway = gateway
+        self._turnstile = turnstile
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -133,6 +135,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
+        self._turnstile.closed = True
         self._gateway.say_goodbye()
         await super().shutdown(sockets)
         await asyncio.sleep(FLUSH)
@@ -208,8 +211,9 @@ class _Process:
             yield []
             return
         gateway = Gateway(self._config, self._policy, broker)
-        uvicorn_config = self._uvicorn(gateway)
-        server = _Server(uvicorn_config, gateway)
+        turnstile = Turnstile()
+        uvicorn_config = self._uvicorn(gateway, turnstile)
+        server = _Server(uvicorn_config, gateway, turnstile)
         self._stops.append(lambda: setattr(server, "should_exit", True))
         async with _started(gateway), _encrypted(self._config.tls, uvicorn_config):
             yield [lambda: self._serve(server)]
@@ -223,10 +227,10 @@ class _Process:
             self._ready()
         await task
 
-    def _uvicorn(self, gateway: Gateway) -> uvicorn.Config:
+    def _uvicorn(self, gateway: Gateway, turnstile: Turnstile) -> uvicorn.Config:
         return uvicorn.Config(
             gateway.app(),
-            http=HTTPProtocol.behind(gateway.first_line, respond),
+            http=HTTPProtocol.behind(turnstile, gateway.first_line, respond),
             ws=WebSocketProtocol,
             lifespan="off",
             log_config=None,

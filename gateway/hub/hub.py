@@ -53,6 +53,8 @@ class Hub:
         """Those in whose outbox something waits."""
         self._timer: asyncio.TimerHandle | None = None
         """For the first delivery that is not due yet."""
+        self._window_ms: int | None = None
+        """Within which those return who come although nobody is served any more."""
         self.epoch = ""
         self.position = EntryId(0, 0)
 
@@ -77,6 +79,9 @@ class Hub:
         expires = connection.caller.principal.expires
         if expires is not None:
             self.expiry.set(connection, expires, CloseCode.TOKEN_EXPIRED)
+        if self._window_ms is not None:  # once it was told what it is told at its opening
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._dismiss, connection, CloseCode.SHUTDOWN, self._window_ms, {})
 
     def count(self, connection: Connection, holding: Holding) -> None:
         """Have a holding hear of what a connection gives back, up to its end."""
@@ -141,9 +146,25 @@ class Hub:
         signs: dict[tuple[object, bool], bytes] = {}
         for slot in self._slots:
             for connection in tuple(slot):
-                if code is CloseCode.SHUTDOWN:
-                    connection.write(self._sign(connection, signs))
-                connection.goodbye(code, random.randint(0, window_ms))
+                self._dismiss(connection, code, window_ms, signs)
+
+    def shut(self, *, window_ms: int) -> None:
+        """Dismiss everybody, and whoever comes from now on."""
+        self._window_ms = window_ms
+        self.dismiss(CloseCode.SHUTDOWN, window_ms=window_ms)
+
+    def _dismiss(
+        self,
+        connection: Connection,
+        code: CloseCode,
+        window_ms: int,
+        signs: dict[tuple[object, bool], bytes],
+    ) -> None:
+        if connection.closed:
+            return
+        if code is CloseCode.SHUTDOWN:
+            connection.write(self._sign(connection, signs))
+        connection.goodbye(code, random.randint(0, window_ms))
 
     # Subscriptions
 

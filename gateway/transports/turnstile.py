@@ -20,6 +20,8 @@ class Turnstile:
         self._room = at_once
         self._waiting: deque[Callable[[], None]] = deque()
         self._turning = False
+        self.closed = False
+        """Nobody comes in any more: the server stops."""
 
     def enter(self, come_in: Callable[[], None]) -> bool:
         """Return whether one may come in at once. If not, `come_in` is called when it may."""

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout
+from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout, ShuttingDown
 from gateway.limits.firstline import PENALTY, FirstLine, too_often
 from gateway.transports.connection import FAREWELL, Detached
 from gateway.transports.refusals import refusal
@@ -81,14 +81,14 @@ class HTTPProtocol(HttpToolsProtocol):
 
     @classmethod
     def behind(
-        cls, first_line: FirstLine, answer: Callable[[GatewayError], Any]
+        cls, turnstile: Turnstile, first_line: FirstLine, answer: Callable[[GatewayError], Any]
     ) -> "type[HTTPProtocol]":
-        """Return the same protocol for one server, on which a first line counts the requests.
+        """Return the same protocol for one server, behind whose turnstile requests are counted.
 
         `answer` returns the ASGI application that answers with an error.
         """
         members = {
-            "turnstile": Turnstile(),
+            "turnstile": turnstile,
             "first_line": first_line,
             "answer": staticmethod(answer),
         }
@@ -96,6 +96,9 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._is_shut:  # its TLS handshake took until now
+            transport.close()
+            return
         self._await_head()
         if self.first_line and self.client and (pause := self.first_line.early(self.client[0])):
             self._be_deaf(pause)
@@ -144,9 +147,15 @@ class HTTPProtocol(HttpToolsProtocol):
         self.transport.pause_reading()
         return False
 
+    @property
+    def _is_shut(self) -> bool:
+        return self.turnstile is not None and self.turnstile.closed
+
     def _come_in(self) -> None:
         self._inside = True
-        if not self.transport.is_closing():
+        if self._is_shut:
+            self._refuse(ShuttingDown("the gateway stops; nothing was read of this request"))
+        elif not self.transport.is_closing():
             data, self._unheard = self._unheard, b""
             self.transport.resume_reading()
             self.data_received(data)

@@ -9,7 +9,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol as StateMachine
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, ShuttingDown
 from gateway.transports.refusals import Handshake, refusal
 from gateway.transports.rfc6455 import DetachedSocket
 
@@ -54,6 +54,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         refused = message["type"] == "websocket.http.response.body" and last
         if refused or self.transport.is_closing():
             self.handshake_complete = True
+
+    def shutdown(self) -> None:
+        """End it, or the handshake: uvicorn would say that something went wrong."""
+        if self.handshake_complete or self.close_sent:
+            super().shutdown()
+            return
+        self.handshake_complete = self.disconnected = True  # who works on it says nothing more
+        self.transport.write(refusal(ShuttingDown("the gateway stops; come back to another")))
+        self.transport.close()
 
     def begin(self, request: Request) -> None:
         """Take a request that was parsed already; what comes after it are frames."""

@@ -16,6 +16,7 @@ from gateway.auth.authenticator import Source
 from gateway.broker.broker import Broker, open_broker
 from gateway.config import Config
 from gateway.policy.compiler import Policy
+from gateway.transports.turnstile import Turnstile
 from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from gateway.worker.consumer import Worker
@@ -93,7 +94,7 @@ async def working(worker: Worker) -> AsyncIterator[None]:
 async def _listening(gateway: Gateway, config: Config) -> AsyncIterator[int]:
     protocols: Any = uvicorn.Config(
         gateway.app(),
-        http=HTTPProtocol.behind(gateway.first_line, respond),
+        http=HTTPProtocol.behind(Turnstile(), gateway.first_line, respond),
         ws=WebSocketProtocol,
         lifespan="off",
         log_config=None,

@@ -17,6 +17,7 @@ from gateway.addresses import Proxies
 from gateway.api.problems import respond
 from gateway.limits.firstline import LEAST, PENALTY, FirstLine
 from gateway.settings import Frequency
+from gateway.transports.turnstile import Turnstile
 from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.api.conftest import config_of
@@ -191,7 +192,9 @@ async def test_a_peer_that_asked_too_often_is_not_read_from_for_a_while(
     valkey: RunningServer,
 ) -> None:
     line = FirstLine(Frequency(1), Proxies([]), is_own=lambda address: False)
-    transports = Transports("detached", HTTPProtocol.behind(line, respond), WebSocketProtocol)
+    transports = Transports(
+        "detached", HTTPProtocol.behind(Turnstile(), line, respond), WebSocketProtocol
+    )
     async with AsyncExitStack() as stack:
         port = (await stack.enter_async_context(serving(valkey, transports))).port
         one, other = [

@@ -151,6 +151,11 @@ class Serving:
         self._server.close()
         self.gateway.say_goodbye()
 
+    def stop_connections(self) -> None:
+        """Have every connection end that is with uvicorn, as its server does when it stops."""
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
     async def ended(self) -> None:
         """Stop, and wait until all requests have ended."""
         self.shut_down()

@@ -108,6 +108,16 @@ async def test_at_shutdown_everybody_is_told_when_and_where_to_come_back(
     assert len(set(delays)) > 1
 
 
+async def test_who_is_let_in_while_the_gateway_stops_is_told_to_come_back(
+    gateway: Serving, kind: Kind
+) -> None:
+    gateway.gateway.say_goodbye()  # somebody's handshake took until now
+    async with kind.open(gateway.port, "orders") as late:
+        await late.stands()
+        assert (await late.end()).code == CloseCode.SHUTDOWN
+        assert late.position == str(gateway.gateway.hub.token)
+
+
 async def test_a_restart_loses_nothing(
     log: RunningServer, transports: Transports, kind: Kind
 ) -> None:

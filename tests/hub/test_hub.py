@@ -98,6 +98,16 @@ async def test_everybody_is_dismissed(hub: Hub) -> None:
     assert len(hub) == 0
 
 
+async def test_who_comes_after_a_shutdown_is_told_goodbye_as_well(hub: Hub) -> None:
+    hub.shut(window_ms=1000)
+    late = Peer(hub)
+    late.subscribe("a")
+    assert late.goodbyes == []
+    await asyncio.sleep(0)
+    assert (late.heard, late.goodbyes) == (["a:0", "beat@e-0-0"], [CloseCode.SHUTDOWN])
+    assert len(hub) == 0
+
+
 async def test_a_shutdown_tells_everybody_where_they_stand(hub: Hub, log: Log) -> None:
     quiet, stranger = Peer(hub), Peer(hub)
     quiet.subscribe("a")

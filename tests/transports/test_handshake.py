@@ -1,5 +1,7 @@
 """The handshake: the usual one is answered by the short way, and as by the long one."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,11 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from gateway.principals import Principal
 from gateway.transports.refusals import Handshake
+from tests.contract.serving import DETACHED, serving
+from tests.contract.talking import REQUEST, raw
+from tests.servers import RunningServer
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 USUAL = [
@@ -52,3 +58,38 @@ def test_the_usual_one_is_agreed_to(more: list[tuple[str, str]]) -> None:
     assert ours == theirs
     assert ours[0] == 101
     assert ours[1] == ["websocket", "Upgrade", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", None]
+
+
+class Slow:
+    """A source of principals that takes its time."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+
+    async def principal(self, token: str) -> Principal | None:
+        self.asked.set()
+        await self.answers.wait()
+        return None
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_one_that_is_under_way_when_the_gateway_stops_is_told_so(
+    valkey: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = Slow()
+    request = REQUEST.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer x\r\n\r\n")
+    async with (
+        serving(valkey, DETACHED, sources=[slow]) as gateway,
+        raw(gateway.port, request) as (reader, _),
+    ):
+        await slow.asked.wait()
+        gateway.stop_connections()
+        said = await asyncio.wait_for(reader.read(), 30)
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"urn:push-gateway:problem:shutting-down" in said
+        slow.answers.set()
+        await gateway.ended()
+    assert not [each for each in caplog.records if each.levelname in ("WARNING", "ERROR")]

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -13,7 +13,7 @@ from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
 from tests.contract.serving import Serving, Transports, serving
 from tests.contract.subscribers import KINDS, Kind
-from tests.contract.talking import REQUEST
+from tests.contract.talking import REQUEST, raw
 from tests.servers import RunningServer, eventually
 
 MANY = 3 * AT_ONCE + 1
@@ -71,6 +71,36 @@ async def test_all_who_come_in_one_moment_are_let_in_and_hear_everything(
         gateway.shut_down()
         for each in subscribers:
             assert (await each.end()).code == CloseCode.SHUTDOWN
+
+
+class Shut(Turnstile):
+    """A turnstile that is shut while somebody waits before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[Callable[[], None]] = []
+
+    def enter(self, come_in: Callable[[], None]) -> bool:
+        self.before.append(come_in)
+        return False
+
+
+async def test_who_waits_when_the_gateway_stops_is_told_so_and_nobody_else_comes(
+    valkey: RunningServer,
+) -> None:
+    turnstile = Shut()
+    protocol = type("Shutting", (HTTPProtocol,), {"turnstile": turnstile})
+    transports = Transports("shutting", protocol, WebSocketProtocol)
+    async with serving(valkey, transports) as gateway:
+        async with raw(gateway.port, REQUEST) as (reader, _):
+            await eventually(lambda: turnstile.before, reason="it waits")
+            turnstile.closed = True
+            turnstile.before.pop()()
+            said = await asyncio.wait_for(reader.read(), 30)
+            assert said.startswith(b"HTTP/1.1 503 ")
+            assert b"urn:push-gateway:problem:shutting-down" in said
+        async with raw(gateway.port, b"") as (reader, _):
+            assert await asyncio.wait_for(reader.read(), 30) == b""
 
 
 async def test_who_leaves_or_sends_on_while_it_waits_changes_nothing(gateway: Serving) -> None:
