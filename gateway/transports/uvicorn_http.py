@@ -97,7 +97,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self._is_shut:  # its TLS handshake took until now
-            transport.close()
+            transport.abort()
             return
         self._await_head()
         if self.first_line and self.client and (pause := self.first_line.early(self.client[0])):
