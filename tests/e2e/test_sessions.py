@@ -13,6 +13,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from gateway.blocks import Block, Subject
 from gateway.broker.tickets import Admittance
 from gateway.config import ChannelConfig, Config, HistoryConfig
+from gateway.errors import CloseCode
 from gateway.settings import Seconds
 from tests.contract.serving import DETACHED, Serving, serving
 from tests.e2e.clients import Client, so_many
@@ -148,7 +149,7 @@ async def test_a_page_with_tickets_subscribes_and_goes_on_after_an_interruption(
         await client.data("own:ann:1", 20)
         for _ in range(3):
             used = len(tickets)
-            gateway.gateway.say_goodbye()
+            gateway.gateway.hub.dismiss(CloseCode.SHUTDOWN, window_ms=2000)
             await eventually(partial(longer, tickets, used), within=60, reason="it came back")
             await client.data("own:ann:1", len(published))
         await client.follow("own:ann:2", after="earliest")
@@ -262,7 +263,7 @@ async def test_a_plain_event_source_resumes_by_its_cookie(
     await page.wait_for_function("() => window.ready === 1")
     await gateway.publish("own:ann:1", 1)
     await page.wait_for_function("() => heard.length === 1")
-    gateway.gateway.say_goodbye()
+    gateway.gateway.hub.dismiss(CloseCode.SHUTDOWN, window_ms=2000)
     await gateway.publish("own:ann:1", 2)
     await page.wait_for_function("() => window.ready === 2 && heard.length === 2")
     assert await page.evaluate("heard") == [1, 2]
