@@ -27,7 +27,6 @@ from gateway.config import (
 from gateway.dispatch import Dispatcher, Origin
 from gateway.errors import (
     BadRequest,
-    CloseCode,
     GatewayError,
     PayloadTooLarge,
     UnknownCommand,
@@ -250,7 +249,7 @@ async def test_a_shutdown_sends_home_who_waits(valkey: RunningServer, tmp_path: 
         waiting = asyncio.create_task(stand.gateway.dispatcher.send("/orders", order(), wait=3600))
         await eventually(lambda: len(stand.gateway.hub._audiences), within=30, reason="it waited")
         await stand.http.get("/commands/x")  # behind the command, in the order of calls
-        stand.gateway.hub.dismiss(CloseCode.SHUTDOWN, window_ms=0)
+        stand.gateway.say_goodbye()
         assert (await asyncio.wait_for(waiting, 30)).status.status not in FINAL
 
 
