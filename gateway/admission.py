@@ -126,7 +126,10 @@ class Admission:
 
 
 class _Passage:
-    """The way of one request to the broker, as a context manager. A class: each request has two."""
+    """The way of one request to the broker, as a context manager.
+
+    A class, which costs less than a generator: with limits every command pays for it twice.
+    """
 
     __slots__ = ("_admission", "_priority", "_size", "_timeout")
 

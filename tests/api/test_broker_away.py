@@ -105,6 +105,15 @@ async def frame(socket: Any, name: str) -> Any:
     return told
 
 
+@asynccontextmanager
+async def beside(config: Config, short_dir: Path) -> AsyncIterator[tuple[Any, Stand]]:
+    """A gateway, and the server beside it that can be taken away."""
+    with lasting(short_dir) as server:
+        await answering(short_dir)
+        async with standing(config) as api:
+            yield server, api
+
+
 async def test_without_a_broker_everything_is_refused_at_once_until_it_is_back(
     config: Config, short_dir: Path
 ) -> None:
@@ -132,25 +141,23 @@ async def test_without_a_broker_everything_is_refused_at_once_until_it_is_back(
 async def test_without_a_broker_the_metrics_tell_of_the_process_alone(
     config: Config, short_dir: Path
 ) -> None:
-    with lasting(short_dir) as server:
-        await answering(short_dir)
-        async with standing(config) as api:
+    async with beside(config, short_dir) as (server, api):
 
-            async def told() -> str:
-                return (await api.http.get("/metrics")).text
+        async def told() -> str:
+            return (await api.http.get("/metrics")).text
 
-            text = await told()
-            assert "gateway_backlog{" in text
-            assert "gateway_feed_lag 0.0\n" in text
-            server.kill()
+        text = await told()
+        assert "gateway_backlog{" in text
+        assert "gateway_feed_lag 0.0\n" in text
+        server.kill()
 
-            async def left_out() -> bool:
-                return "gateway_backlog{" not in await told()
+        async def left_out() -> bool:
+            return "gateway_backlog{" not in await told()
 
-            await eventually(left_out, within=30, reason="the last figures were too old")
-            text = await told()
-            assert "gateway_feed_lag NaN\n" in text
-            assert 'gateway_circuit{state="closed"}' in text
+        await eventually(left_out, within=30, reason="the last figures were too old")
+        text = await told()
+        assert "gateway_feed_lag NaN\n" in text
+        assert 'gateway_circuit{state="closed"}' in text
 
 
 def with_short_wait(config: Config) -> Config:
@@ -196,18 +203,16 @@ async def test_a_broker_that_is_silent_keeps_nobody_waiting_but_the_first(
 async def test_who_waits_for_an_outcome_while_the_broker_goes_is_told_that_it_was_accepted(
     config: Config, short_dir: Path
 ) -> None:
-    with lasting(short_dir) as server:
-        await answering(short_dir)
-        async with standing(config) as api:
-            waiting = asyncio.create_task(api.post("/unheard", b"{}", prefer="wait=2"))
-            await eventually(
-                lambda: len(api.gateway.hub._audiences) == 1, within=30, reason="it was waited for"
-            )
-            history = await api.http.get("/channels/log/history")
-            assert history.status_code == 200
-            server.kill()
-            answer = await waiting
-            assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+    async with beside(config, short_dir) as (server, api):
+        waiting = asyncio.create_task(api.post("/unheard", b"{}", prefer="wait=2"))
+        await eventually(
+            lambda: len(api.gateway.hub._audiences) == 1, within=30, reason="it was waited for"
+        )
+        history = await api.http.get("/channels/log/history")
+        assert history.status_code == 200
+        server.kill()
+        answer = await waiting
+        assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
 
 
 async def test_a_gateway_does_not_start_without_its_broker(config: Config) -> None:
