@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from errno import EADDRINUSE
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -24,6 +25,7 @@ from gateway.config import Config, TLSConfig
 from gateway.errors import BrokerUnavailable, StartError
 from gateway.policy.compiler import Policy
 from gateway.processes import FORCED, orphaned, supervise
+from gateway.transports.connection import has_arrived
 from gateway.transports.turnstile import Turnstile
 from gateway.transports.uvicorn_http import HTTPProtocol
 from gateway.transports.uvicorn_websocket import WebSocketProtocol
@@ -36,6 +38,10 @@ BACKLOG = 4096
 """Connections that may wait to be accepted: all who come back after a restart come at once."""
 YOUNG = 5_000
 """Objects more than before at which the garbage collector looks at the newest; it is 700 else."""
+HANDSHAKE = 20.0
+"""Seconds for a TLS handshake, as many as for a head."""
+PARTING = 0.5
+"""Seconds after which a stopping server looks at who has not gone yet, again and again."""
 FLUSH = 0.2
 """Seconds for goodbyes to leave before the process does."""
 
@@ -132,13 +138,46 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections. uvicorn would do so with no bound on TLS handshakes but 60 s."""
+        loop = asyncio.get_running_loop()
+        bounds: dict[str, Any] = {"ssl_handshake_timeout": HANDSHAKE} if self.config.ssl else {}
+        self.servers = [
+            await loop.create_server(
+                self._connection, sock=each, ssl=self.config.ssl, backlog=BACKLOG, **bounds
+            )
+            for each in sockets or []
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state={}
+        )
+        return made
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         self._turnstile.closed = True
         self._gateway.say_goodbye()
+        parting = asyncio.create_task(self._part())
         await super().shutdown(sockets)
+        parting.cancel()
         await asyncio.sleep(FLUSH)
+
+    async def _part(self) -> None:
+        """Leave peers that have everything and say nothing more, until cancelled.
+
+        Over TLS a connection lasts until both sides have said that it ends, and clients do not look
+        at those that they keep for later.
+        """
+        while True:
+            await asyncio.sleep(PARTING)
+            for each in list(self.server_state.connections):
+                if each.transport.is_closing() and has_arrived(each.transport):
+                    each.transport.abort()
 
 
 class _Process:

@@ -5,7 +5,9 @@ task, no queue and no copy of its own for each connection: the hub writes to the
 """
 
 import asyncio
+import fcntl
 import socket
+import termios
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -254,6 +256,18 @@ def _descriptor(transport: asyncio.Transport) -> int:
 
 def _is_tls(transport: asyncio.Transport) -> bool:
     return transport.get_extra_info("sslcontext") is not None
+
+
+def has_arrived(transport: asyncio.Transport) -> bool:
+    """Return whether the peer's system has all that was written, as far as this one can tell."""
+    sock = transport.get_extra_info("socket")
+    if transport.get_write_buffer_size() or sock is None:
+        return False
+    try:
+        unacknowledged = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # not every system tells
+        return False
+    return not any(unacknowledged)
 
 
 def _nowhere(data: bytes) -> None:

@@ -6,6 +6,7 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ PATIENCE = 30.0
 CONFIG = """
 [server]
 port = 0
+shutdown = "50s"
 heartbeat = "10m"  # what a heartbeat would set going again shall be missed
 [tls]
 certificate = "tls.crt"
@@ -55,11 +57,16 @@ async def printed(running: Running) -> dict[str, str]:
 
 
 @pytest.fixture
-async def addresses(authority: Authority, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+async def running(authority: Authority, tmp_path: Path) -> AsyncIterator[Running]:
     install(authority, "first", tmp_path)
     (tmp_path / "gateway.toml").write_text(CONFIG)
     async with started("run", cwd=tmp_path) as running:
-        yield await asyncio.wait_for(printed(running), PATIENCE)
+        yield running
+
+
+@pytest.fixture
+async def addresses(running: Running) -> dict[str, str]:
+    return await asyncio.wait_for(printed(running), PATIENCE)
 
 
 async def test_every_door_is_open_over_tls_and_the_certificate_can_be_renewed(
@@ -116,6 +123,23 @@ async def test_a_certificate_of_nobody_who_is_trusted_ends_the_client(
     trusting = {"SSL_CERT_FILE": str(authority.certificate)}
     assert (await run(*event, env=trusting)).code == 0
     assert (await run(*command, *transport, env=trusting)).code == 0
+
+
+async def test_a_client_that_looks_at_its_connection_no_more_does_not_hold_up_a_stop(
+    running: Running, addresses: dict[str, str], authority: Authority
+) -> None:
+    context = ssl.create_default_context(cafile=authority.certificate)
+    host, _, port = addresses["Console"].strip("/").removeprefix("https://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    cast(asyncio.Transport, writer.transport).pause_reading()
+    running.process.terminate()
+    try:
+        stopped = await asyncio.wait_for(running.result(), PATIENCE)
+    finally:
+        writer.transport.abort()
+    assert (stopped.code, "ERROR" in stopped.err) == (0, False), stopped.err
 
 
 async def _name(base: str, context: ssl.SSLContext) -> bool:
