@@ -8,6 +8,8 @@ from gateway.errors import Unauthorized
 from gateway.principals import AuthType, Principal
 
 ISSUER = "https://idp.example"
+ADDRESS = "192.0.2.7"
+"""Where people are, for tests that are not about that."""
 
 
 class Secured(AuthConfig, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ class Register:
     async def run(self) -> None:
         pass
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         found = self._issued.get(token)
         if found is not None and found.expires is not None and found.expires <= time.time():
             raise Unauthorized("the token has expired")

@@ -27,7 +27,7 @@ class APIKeys:
         self._lost = lost
         self._clock = clock
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         """Return whose key it is; None if it is no API key. Raises `InvalidToken`."""
         return self._file.current().principal(token, now=self._clock())
 

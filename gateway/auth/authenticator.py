@@ -18,8 +18,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 class Source(Protocol):
     """One way to know a credential: issuers of tokens, an introspection endpoint, API keys."""
 
-    async def principal(self, token: str) -> Principal | None:
-        """Return whose credential it is; None if it is not for this source to say.
+    async def principal(self, token: str, address: str) -> Principal | None:
+        """Return whose credential, shown from an address, it is; None if this source cannot say.
 
         Raises:
             InvalidToken: it is of this source's kind, and wrong, expired or revoked.
@@ -50,8 +50,8 @@ class Authenticator:
             for source in self._sources:
                 tasks.create_task(source.run())
 
-    async def identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Principal:
-        """Return who makes a request with these headers and this query.
+    async def identify(self, headers: Mapping[str, str], address: str) -> Principal:
+        """Return who makes a request with these headers from this address.
 
         Raises:
             Unauthorized: the credentials are wrong; or they are missing, and some are needed.
@@ -59,16 +59,19 @@ class Authenticator:
         """
         token = bearer(headers)
         if token is not None and self._sources:
-            return await self.principal(token)
+            return await self.principal(token, address)
         if not self._anonymous:
             text = "expected credentials: Authorization: Bearer and a token"
             raise Unauthorized(text, missing=True)
         return ANONYMOUS
 
-    async def principal(self, token: str) -> Principal:
-        """Return whose token this is. Raises `InvalidToken`, `IdentityUnavailable`."""
+    async def principal(self, token: str, address: str) -> Principal:
+        """Return whose token, shown from an address, this is.
+
+        Raises `InvalidToken`, `IdentityUnavailable`.
+        """
         try:
-            return await self._principal(token)
+            return await self._principal(token, address)
         except InvalidToken as error:
             self._metrics.refused_tokens.labels(error.fault).inc()
             raise
@@ -76,14 +79,14 @@ class Authenticator:
             self._metrics.refused_tokens.labels("unavailable").inc()
             raise
 
-    async def _principal(self, token: str) -> Principal:
+    async def _principal(self, token: str, address: str) -> Principal:
         if len(token) > MAX_TOKEN:
             message = f"expected a token of at most {MAX_TOKEN} characters"
             raise InvalidToken(message, TokenFault.MALFORMED)
         if not _TOKEN.fullmatch(token):
             raise InvalidToken("expected a bearer token (RFC 6750)", TokenFault.MALFORMED)
         for source in self._sources:
-            found = await source.principal(token)
+            found = await source.principal(token, address)
             if found is not None:
                 return found
         message = "the token is of no issuer that is known here"

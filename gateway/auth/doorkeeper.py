@@ -43,7 +43,7 @@ class Doorkeeper:
         """
         shown = self._showing(headers, query, caller.transport)
         if shown is None or not self._authenticator.configured:
-            principal = await self._authenticator.identify(headers, query)
+            principal = await self._authenticator.identify(headers, caller.address)
             self._blocks.check(principal)
             return replace(caller, principal=principal)
         return await self.admit(shown, caller)
@@ -59,7 +59,7 @@ class Doorkeeper:
         if not self._authenticator.configured:
             return replace(caller, principal=ANONYMOUS)
         if shown.kind is Kind.TOKEN:
-            principal = await self._authenticator.principal(shown.value)
+            principal = await self._authenticator.principal(shown.value, caller.address)
             admitted = replace(caller, principal=principal)
         else:
             admittance = await self._redeem(shown.value)

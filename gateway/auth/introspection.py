@@ -9,8 +9,9 @@ from urllib.parse import quote_plus
 
 import httpx
 
-from gateway.auth.memory import Memory, digest
-from gateway.auth.provider import Provider, ProviderFailed
+from gateway.auth.memory import SIZE, Memory, digest
+from gateway.auth.provider import MAX_CONNECTIONS, Provider, ProviderFailed
+from gateway.auth.turns import NoTurn, Turns
 from gateway.authconfig import IntrospectionConfig
 from gateway.errors import BadRequest, IdentityUnavailable, InvalidToken, TokenFault
 from gateway.policy.authentication import client_secret
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 REFUSED = 5.0
 """Seconds for which a no is remembered, at most: a token may become valid."""
-MAX_ASKED = 256
-"""Tokens about which the provider is being asked at a time; beyond, nobody else may ask."""
+MAX_WAITING = 256
+"""Tokens that may wait until the provider is asked about them."""
 
 Answer = Principal | InvalidToken
 
@@ -32,7 +33,8 @@ class Introspection:
     """A source of principals: asks about tokens, and remembers the answers for a while.
 
     Requests with the same token share one question. What is not known while the provider is down is
-    let in by nobody.
+    let in by nobody. Of the many tokens that one address makes up others notice little: their
+    questions take turns with its own, and what is remembered of theirs is not forgotten for it.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Introspection:
         config: IntrospectionConfig,
         provider: Provider,
         *,
+        size: int = SIZE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """The provider is closed at the end of `run`."""
+        """The provider is closed at the end of `run`. `size`: tokens of each kind to remember."""
         self._provider = provider
         self._clock = clock
         self._issuer = config.issuer
@@ -53,11 +56,14 @@ class Introspection:
             roles=config.roles,
         )
         self._cache = float(config.cache)
-        self._known: Memory[Answer] = Memory(clock=clock)
+        self._timeout = float(config.timeout)
+        self._known: Memory[Principal] = Memory(size, clock=clock)
+        self._refused: Memory[InvalidToken] = Memory(size, clock=clock)
+        self._turns = Turns(MAX_CONNECTIONS, MAX_WAITING)
         self._asked: dict[bytes, asyncio.Task[Answer]] = {}
         self._failing = False
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         """Return whose token it is. Cancelling one who waits does not disturb the others.
 
         Raises:
@@ -65,9 +71,9 @@ class Introspection:
             IdentityUnavailable: the provider does not say.
         """
         key = digest(token)
-        answer = self._known.get(key)
+        answer = self._known.get(key) or self._refused.get(key)
         if answer is None:
-            answer = await asyncio.shield(self._task(key, token))
+            answer = await asyncio.shield(self._task(key, token, address))
         if isinstance(answer, InvalidToken):
             raise InvalidToken(answer.detail, answer.fault)
         return answer
@@ -82,12 +88,10 @@ class Introspection:
             await asyncio.gather(*self._asked.values(), return_exceptions=True)
             await self._provider.close()
 
-    def _task(self, key: bytes, token: str) -> asyncio.Task[Answer]:
+    def _task(self, key: bytes, token: str, address: str) -> asyncio.Task[Answer]:
         task = self._asked.get(key)
         if task is None:
-            if len(self._asked) >= MAX_ASKED:
-                raise IdentityUnavailable("too many tokens are being asked about")
-            task = self._asked[key] = asyncio.create_task(self._ask(key, token))
+            task = self._asked[key] = asyncio.create_task(self._find_out(key, token, address))
             task.add_done_callback(lambda done: self._asked_for(key, done))
         return task
 
@@ -96,7 +100,23 @@ class Introspection:
         if not task.cancelled():
             task.exception()  # those who wait are told; there may be nobody left
 
-    async def _ask(self, key: bytes, token: str) -> Answer:
+    async def _find_out(self, key: bytes, token: str, address: str) -> Answer:
+        try:
+            async with self._turns.turn(address, patience=self._timeout):
+                told = await self._ask(token)
+        except NoTurn:
+            raise IdentityUnavailable("too many tokens are being asked about") from None
+        now = self._clock()
+        answer = self._judged(told, key, now)
+        if isinstance(answer, Principal):
+            ends = now + self._cache
+            until = ends if answer.expires is None else min(ends, answer.expires)
+            self._known.put(key, answer, until=until)
+        else:
+            self._refused.put(key, answer, until=now + min(REFUSED, self._cache))
+        return answer
+
+    async def _ask(self, token: str) -> Mapping[str, Any]:
         try:
             content = await self._provider.post({"token": token, "token_type_hint": "access_token"})
             told = _told(content)
@@ -104,15 +124,7 @@ class Introspection:
             self._failed(error)
             raise IdentityUnavailable("the identity provider does not answer") from None
         self._answered()
-        now = self._clock()
-        answer = self._judged(told, key, now)
-        if isinstance(answer, Principal):
-            ends = now + self._cache
-            until = ends if answer.expires is None else min(ends, answer.expires)
-        else:
-            until = now + min(REFUSED, self._cache)
-        self._known.put(key, answer, until=until)
-        return answer
+        return told
 
     def _judged(self, told: Mapping[str, Any], key: bytes, now: float) -> Answer:
         if told.get("active") is not True:

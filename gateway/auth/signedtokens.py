@@ -127,7 +127,7 @@ class SignedTokens:
         self._clock = clock
         self._known: Memory[_Verified] = Memory(clock=clock)
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         """Return whose token it is; None if it is no JWT, or of another issuer.
 
         Raises:

@@ -14,6 +14,7 @@ from gateway.auth.watchedfile import INTERVAL, WatchedFile
 from gateway.errors import InvalidToken, TokenFault
 from gateway.policy.apikeys import KeyRing, make, text_of, without
 from gateway.principals import AuthType, Principal
+from tests.identities import ADDRESS
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 
@@ -82,15 +83,15 @@ async def test_a_key_that_is_taken_out_of_the_file_is_refused(tmp_path: Path) ->
     path.write_text(text_of(first))
     file = WatchedFile(path, KeyRing.parse, clock=lambda: now)
     source = APIKeys(file, lost=lambda prefixes: None, clock=time.time)
-    assert await source.principal(old)
+    assert await source.principal(old, ADDRESS)
     path.write_text(text_of(first) + "\n" + text_of(second))
     now += INTERVAL
-    assert await source.principal(new)
+    assert await source.principal(new, ADDRESS)
     path.write_text(without(path.read_text(), {first.prefix}))
     now += INTERVAL
-    assert await source.principal(new)
+    assert await source.principal(new, ADDRESS)
     with pytest.raises(InvalidToken):
-        await source.principal(old)
+        await source.principal(old, ADDRESS)
 
 
 def test_what_is_beside_an_entry_stays_when_it_goes() -> None:

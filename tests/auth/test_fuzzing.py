@@ -29,7 +29,7 @@ FUZZING = settings(max_examples=200, suppress_health_check=[HealthCheck.function
 def refused(authenticator: Authenticator, token: str) -> bool:
     """Whether a token is refused as one; nothing here waits, so no loop is needed."""
     try:
-        authenticator.principal(token).send(None)
+        authenticator.principal(token, "192.0.2.1").send(None)
     except InvalidToken:
         return True
     except StopIteration:

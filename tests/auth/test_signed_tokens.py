@@ -32,6 +32,7 @@ from tests.auth.issuing import (
     segment,
     sign,
 )
+from tests.identities import ADDRESS
 
 
 class Clock:
@@ -51,7 +52,7 @@ def issuer_of(folder: Path, content: bytes, **more: Any) -> JWTConfig:
 
 async def identify(config: JWTConfig, token: str) -> Principal:
     (source,) = sources_of(AuthConfig(jwt=[config]))
-    found = await source.principal(token)
+    found = await source.principal(token, ADDRESS)
     assert found is not None
     return found
 
@@ -246,13 +247,13 @@ async def test_keys_that_are_taken_out_of_the_file_count_no_more(tmp_path: Path)
     file = WatchedFile(config.keys, read, clock=clock)
     source = SignedTokens([Issuer(config, FileKeys(file))], clock=clock)
     token = sign(claims(), "EdDSA")
-    first = await source.principal(token)
+    first = await source.principal(token, ADDRESS)
     assert first is not None
-    assert await source.principal(token) is first  # remembered, not verified anew
+    assert await source.principal(token, ADDRESS) is first  # remembered, not verified anew
     config.keys.write_bytes(jwks(jwk("EdDSA", "k2", 1)))
     clock.now += INTERVAL
     with pytest.raises(InvalidToken) as caught:
-        await source.principal(token)
+        await source.principal(token, ADDRESS)
     assert caught.value.fault is TokenFault.UNKNOWN_KEY
 
 
@@ -269,9 +270,9 @@ async def test_keys_that_change_while_a_token_is_looked_at_do_not_lend_it_their_
     source = SignedTokens([Issuer(config, FileKeys(file))])
     token = sign(claims(), "EdDSA")
     config.keys.write_bytes(jwks(jwk("EdDSA", "k2", 1)))
-    assert await source.principal(token)
+    assert await source.principal(token, ADDRESS)
     with pytest.raises(InvalidToken):
-        await source.principal(token)
+        await source.principal(token, ADDRESS)
 
 
 async def test_a_remembered_token_expires(tmp_path: Path) -> None:
@@ -281,12 +282,12 @@ async def test_a_remembered_token_expires(tmp_path: Path) -> None:
     keys = keysets.of_file(config.keys.read_bytes(), [Algorithm.EDDSA])
     source = SignedTokens([Issuer(config, FixedKeys(keys))], clock=clock)
     token = sign(claims(exp=int(clock.now) + 60), "EdDSA")
-    assert await source.principal(token)
+    assert await source.principal(token, ADDRESS)
     clock.now += 60 + 29
-    assert await source.principal(token)
+    assert await source.principal(token, ADDRESS)
     clock.now += 2
     with pytest.raises(InvalidToken, match="expired"):
-        await source.principal(token)
+        await source.principal(token, ADDRESS)
 
 
 def test_memory_is_bounded_and_the_least_used_goes_first() -> None:

@@ -137,9 +137,9 @@ class Slow(Register):
         super().__init__()
         self.may_answer = asyncio.Event()
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         await self.may_answer.wait()
-        return await super().principal(token)
+        return await super().principal(token, address)
 
 
 async def test_so_much_may_wait_for_that_answer_and_no_more(

@@ -67,7 +67,7 @@ class Slow:
         self.asked = asyncio.Event()
         self.answers = asyncio.Event()
 
-    async def principal(self, token: str) -> Principal | None:
+    async def principal(self, token: str, address: str) -> Principal | None:
         self.asked.set()
         await self.answers.wait()
         return None
