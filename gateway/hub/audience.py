@@ -1,10 +1,10 @@
 """Everybody on this process who is subscribed to one channel."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.broker.eventlog import Entry
+from gateway.hub.members import Members
 from gateway.hub.subscription import Connection, Encoding
 
 
@@ -50,8 +50,7 @@ class Audience:
 
     def __init__(self, channel: bytes) -> None:
         self.channel = channel
-        self.live: dict[Encoding, dict[Connection, int]] = {}
-        """Those on each kind of wire, with their descriptors."""
+        self.live: dict[Encoding, Members] = {}
         self.held: dict[Connection, Keeper] = {}
 
     def __len__(self) -> int:
@@ -60,13 +59,16 @@ class Audience:
     def go_live(self, connection: Connection) -> None:
         """From now on, write the channel's events to this connection."""
         self.held.pop(connection, None)
-        self.live.setdefault(connection.encoding, {})[connection] = connection.descriptor
+        members = self.live.get(connection.encoding)
+        if members is None:
+            members = self.live[connection.encoding] = Members()
+        members.put(connection)
 
     def redirect(self, connection: Connection) -> None:
         """The connection's descriptor has changed."""
-        members = self.live.get(connection.encoding, {})
-        if connection in members:
-            members[connection] = connection.descriptor
+        members = self.live.get(connection.encoding)
+        if members is not None and connection in members:
+            members.put(connection)
 
     def hold(self, connection: Connection, held: Keeper) -> None:
         """From now on, keep the channel's events for this connection."""
@@ -80,7 +82,7 @@ class Audience:
     def _leave_live(self, connection: Connection) -> None:
         members = self.live.get(connection.encoding)
         if members is not None:
-            members.pop(connection, None)
+            members.drop(connection)
             if not members:
                 del self.live[connection.encoding]
 
@@ -112,7 +114,7 @@ class Batch:
         if len(heard) == 1:
             ((audience, entries),) = heard.items()
             for encoding, members in audience.live.items():
-                _write(members, self.encode(encoding, entries))
+                members.write(self.encode(encoding, entries))
         else:
             self._publish_several(heard)
         for audience, entries in heard.items():
@@ -130,31 +132,14 @@ class Batch:
             for members in audience.live.values():
                 for connection in members:
                     wanted[connection] = (*wanted.get(connection, ()), audience)
-        alike: dict[tuple[Encoding, tuple[Audience, ...]], dict[Connection, int]] = {}
+        alike: dict[tuple[Encoding, tuple[Audience, ...]], Members] = {}
         for connection, audiences in wanted.items():
-            members = alike.setdefault((connection.encoding, audiences), {})
-            members[connection] = connection.descriptor
+            key = (connection.encoding, audiences)
+            if key not in alike:
+                alike[key] = Members()
+            alike[key].put(connection)
         for (encoding, audiences), members in alike.items():
-            _write(members, self.encode(encoding, _merge(audiences, heard)))
-
-
-def _write(members: dict[Connection, int], data: bytes) -> None:
-    """Write to each member: the one loop that runs for every event and every subscriber.
-
-    Straight to the sockets, because the way through a transport takes a sixth more. What a socket
-    does not take, and what is wrong with it, is its transport's business.
-    """
-    write, size = os.write, len(data)
-    for connection, descriptor in members.items():
-        if descriptor < 0:
-            connection.write(data)
-            continue
-        try:
-            sent = write(descriptor, data)
-        except OSError:
-            sent = 0
-        if sent < size:
-            connection.write(data[sent:])
+            members.write(self.encode(encoding, _merge(audiences, heard)))
 
 
 def _merge(audiences: tuple[Audience, ...], heard: dict[Audience, list[Entry]]) -> list[Entry]:
