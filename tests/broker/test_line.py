@@ -4,9 +4,13 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
-from redis.exceptions import ConnectionError, ResponseError
+from hiredis import Reader
+from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as SilentServer
 
 from gateway.broker.client import Clients
@@ -106,3 +110,66 @@ async def test_a_silent_server_is_given_up_and_asked_again_later() -> None:
             os.kill(server.process.pid, signal.SIGCONT)
         assert await line.call("ECHO", "again") == b"again"
         await clients.close()
+
+
+async def answer(
+    answers: dict[bytes, bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Be a server that gives these answers, and greets as every server does."""
+    commands = Reader()
+    while data := await reader.read(4096):
+        commands.feed(data)
+        while (command := commands.gets()) is not False:
+            greeting = b"%1\r\n+proto\r\n:3\r\n" if command[0] == b"HELLO" else b"+OK\r\n"
+            writer.write(answers.get(command[0], greeting))
+    writer.close()
+
+
+@asynccontextmanager
+async def line_to(answers: dict[bytes, bytes]) -> AsyncIterator[Line]:
+    server = await asyncio.start_server(partial(answer, answers), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    clients = Clients(f"redis://127.0.0.1:{port}", timeout=5)
+    async with server:
+        yield Line(clients.commands)
+        await clients.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"no protocol at all\r\n", InvalidResponse),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", BusyLoadingError),
+        (b"-ERR max number of clients reached\r\n", ConnectionError),
+    ],
+)
+async def test_after_what_is_no_answer_the_connection_is_another(
+    said: bytes, expected: type[Exception]
+) -> None:
+    async with line_to({b"GET": said}) as line:
+        for _ in range(2):
+            with pytest.raises(expected):
+                await line.call("GET", "k")
+            assert await line.call("ECHO", "more") == b"OK"
+
+
+async def test_what_nobody_asked_for_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    answers = {
+        b"GET": b">2\r\n+invalidate\r\n_\r\n+mine\r\n",
+        b"SET": b"+OK\r\n+and more\r\n",
+    }
+    async with line_to(answers) as line:
+        assert await line.call("GET", "k") == b"mine"
+        assert await line.call("SET", "k", "v") == b"OK"
+        assert await line.call("GET", "k") == b"mine"
+    assert not caplog.records
+
+
+async def test_a_replica_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with line_to({b"SET": b"-READONLY You can't write against a replica.\r\n"}) as line:
+        assert await line.call("ECHO", "here") == b"OK"
+        wire = line._wire
+        with pytest.raises(ResponseError):
+            await line.call("SET", "k", "v")
+        assert await line.call("ECHO", "here") == b"OK"
+        assert line._wire is not wire
