@@ -57,12 +57,6 @@ class DetachedSocket(Detached):
     def wrap(self, payload: bytes) -> bytes:
         return frames.text(payload)
 
-    def adopt(self, machine: WebSocketProtocol, early: list[tuple[Opcode, bytes]]) -> None:
-        """Go on where the ASGI server stopped: with frames it read already, and part of one."""
-        self._machine = None if _at_rest(machine) else machine
-        for opcode, data in early:
-            self._deliver(opcode, data)
-
     def data_received(self, data: bytes) -> None:
         self.silence = 0
         if self.closed:  # the peer may send on for a while, but nothing of it is kept

@@ -9,19 +9,26 @@ import asyncio
 import random
 from asyncio import TimerHandle, Transport
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    parse_url,
+)
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from websockets.datastructures import Headers
-from websockets.http11 import Request
 
 from gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout, ShuttingDown
 from gateway.limits.firstline import PENALTY, FirstLine, too_often
 from gateway.transports.connection import FAREWELL, Detached
 from gateway.transports.refusals import refusal
 from gateway.transports.turnstile import Turnstile
+from gateway.transports.upgrade import Upgrade, answer
 from gateway.transports.uvicorn_websocket import EXTENSION, GONE, WebSocketProtocol
 
 D = TypeVar("D", bound=Detached)
@@ -332,24 +339,38 @@ class HTTPProtocol(HttpToolsProtocol):
         elif not self._is_ordinary():
             super().handle_websocket_upgrade()  # which knows what to refuse of it
         else:
-            self.connections.discard(self)
-            websocket = WebSocketProtocol(self.config, self.server_state, self.app_state)
-            websocket.connection_made(self.transport)
-            websocket.begin(Request(self.url.decode(), _decoded(self.headers)))
-            self.transport.set_protocol(websocket)
+            self._upgrade()
         self._forget()
 
+    def _upgrade(self) -> None:
+        try:
+            target = parse_url(self.url)
+            path = target.path.decode("ascii")
+        except (HttpParserInvalidURLError, AttributeError):
+            self._refuse(BadRequest("expected a path as the target of the request"))
+            return
+        found = answer(self.url, self.headers)
+        self.connections.discard(self)
+        if isinstance(found, bytes):
+            self.transport.write(found)
+            self.transport.close()
+            return
+        self.scope["path"] = self.root_path + unquote(path)
+        self.scope["raw_path"] = self.root_path.encode("ascii") + target.path
+        self.scope["query_string"] = target.query or b""
+        whole = partial(WebSocketProtocol, self.config, self.server_state, self.app_state)
+        upgrade = Upgrade(self.transport, self.server_state, self.scope, found, whole)
+        upgrade.begin(self.app, self.loop)
+
     def _is_ordinary(self) -> bool:
-        """Tell whether the other parser could find nothing wrong with the request."""
+        """Tell whether uvicorn would find nothing wrong, and nothing to negotiate, either."""
+        unusual = [b"content-length", b"transfer-encoding"]
+        if self.config.ws_per_message_deflate:
+            unusual.append(b"sec-websocket-extensions")
         return (
             self.scope["method"] == "GET"
             and self.url.isascii()
-            and len(self.url) <= 4096
-            and len(self.headers) <= 64
-            and not any(
-                len(value) > 4096 or name in (b"content-length", b"transfer-encoding")
-                for name, value in self.headers
-            )
+            and not any(name in unusual for name, _ in self.headers)
         )
 
     def detach(self, factory: Callable[[Transport], D]) -> D:
@@ -383,10 +404,3 @@ class HTTPProtocol(HttpToolsProtocol):
 def _text(header: tuple[bytes, bytes]) -> tuple[str, str]:
     name, value = header
     return name.decode("latin-1"), value.decode("latin-1")
-
-
-def _decoded(headers: list[tuple[bytes, bytes]]) -> Headers:
-    decoded = Headers()
-    for name, value in headers:
-        decoded[name.decode("ascii")] = value.decode("latin-1")
-    return decoded

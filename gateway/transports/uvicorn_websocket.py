@@ -1,19 +1,20 @@
-"""uvicorn's WebSocket protocol, up to the handshake; then an endpoint can detach its connection."""
+"""uvicorn's WebSocket protocol, for handshakes that are refused and whatever is not detached."""
 
 from asyncio import Transport
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Opcode
+from websockets.datastructures import Headers
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 from websockets.protocol import Protocol as StateMachine
 
 from gateway.errors import BadRequest, ShuttingDown
 from gateway.transports.refusals import Handshake, refusal
-from gateway.transports.rfc6455 import DetachedSocket
 
-S = TypeVar("S", bound=DetachedSocket)
+RawHeaders = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, with their values."""
 
 EXTENSION = "gateway.detach"
 """In the extensions of a scope: what detaches the connection."""
@@ -36,7 +37,7 @@ GONE = _Gone()
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSocket by uvicorn up to the handshake; then it can be detached."""
+    """WebSocket by uvicorn, with problem documents."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -64,11 +65,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(refusal(ShuttingDown("the gateway stops; come back to another")))
         self.transport.close()
 
-    def begin(self, request: Request) -> None:
-        """Take a request that was parsed already; what comes after it are frames."""
-        self.conn.parser = StateMachine.parse(self.conn)
+    def take_over(self, transport: Transport, scope: Any, *, accepted: bool) -> None:
+        """Go on with a request that was parsed already, from where its handshake stands."""
+        self.connection_made(transport)
+        self.scope = scope
+        self.handshake_initiated = True
+        self.handshake_complete = accepted
+        self.conn.parser = StateMachine.parse(self.conn)  # what comes now are frames
         next(self.conn.parser)
-        self.handle_connect(request)
+        if accepted:
+            self.conn.state = OPEN
+            self.start_keepalive()
+        else:
+            url = scope["raw_path"] + b"?" + scope["query_string"]
+            self.response = self.conn.accept(request_of(url, scope["headers"]))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -80,38 +90,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(refusal(error))
             self.transport.close()
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        # A detached connection knows no extensions, so where one was negotiated uvicorn goes on.
-        if self.response.status_code == 101 and not self.conn.extensions:
-            cast(Any, self.scope)["extensions"][EXTENSION] = self.detach
 
-    def detach(self, factory: Callable[[Transport], S]) -> S:
-        """Hand the connection over after it was accepted, with what the peer sent since."""
-        self.stop_keepalive()
-        transport = self.transport
-        connection = factory(transport)
-        transport.set_protocol(connection)
-        if self.read_paused:
-            transport.resume_reading()
-        self.connections.discard(self)
-        cast(Any, self.scope)["extensions"].pop(EXTENSION)
-        self.transport = GONE
-        if self.disconnected or transport.is_closing():
-            connection.connection_lost(None)
-        else:
-            connection.adopt(self.conn, self._early())
-        return connection
-
-    def _early(self) -> list[tuple[Opcode, bytes]]:
-        """Return the messages that came before the connection was detached."""
-        early = []
-        while not self.queue.empty():
-            message = self.queue.get_nowait()
-            if message["type"] == "websocket.receive":
-                text = message.get("text")
-                if text is not None:
-                    early.append((Opcode.TEXT, text.encode()))
-                else:
-                    early.append((Opcode.BINARY, message.get("bytes") or b""))
-        return early
+def request_of(url: bytes, headers: RawHeaders) -> Request:
+    """Return a request that was parsed, as the library looks at it."""
+    decoded = Headers()
+    for name, value in headers:
+        decoded[name.decode("ascii")] = value.decode("latin-1")
+    return Request(url.decode(), decoded)

@@ -77,16 +77,22 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     assert (status, json.loads(body)["code"]) == (408, "request-timeout")
 
 
-@pytest.mark.parametrize(
-    "header", [b"Content-Length: 3\r\n", b"Cookie: " + b"a" * 9000 + b"\r\n", b"X: y\r\n" * 200]
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+
+
+@pytest.mark.parametrize("header", [b"Content-Length: 3\r\n", b"X: y\r\n" * 200])
 async def test_a_handshake_that_cannot_be_read_is_refused(api: Stand, header: bytes) -> None:
-    request = (
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    )
-    said = await answered(api, [request + header + b"\r\n"])
+    said = await answered(api, [HANDSHAKE + header + b"\r\n"])
     assert said.startswith(b"HTTP/1.1 4"), said[:100]
+
+
+async def test_a_handshake_may_carry_as_much_as_any_other_request(api: Stand) -> None:
+    url, cookie = f"ws://127.0.0.1:{api.port}/ws", {"cookie": "a" * 50_000}
+    async with connect(url, proxy=None, additional_headers=cookie) as socket:
+        await (await socket.ping())
 
 
 async def test_a_flood_of_frames_leaves_others_their_turn(api: Stand) -> None:
