@@ -82,6 +82,21 @@ class Detached(asyncio.Protocol, ABC):
     def goodbye(self, code: CloseCode, retry_ms: int) -> None:
         """Tell the peer why and when to come back, and close."""
 
+    def precede(self, greeting: bytes) -> None:
+        """Have bytes go out before all others: together with the first, if that comes soon."""
+        write = self.write
+
+        def first(data: bytes) -> None:
+            self.write = write
+            write(greeting + data)
+
+        def by_itself() -> None:
+            if self.write is first:
+                first(b"")
+
+        self.write = first
+        asyncio.get_running_loop().call_soon(by_itself)
+
     def unsent(self) -> int:
         return self._transport.get_write_buffer_size()
 
@@ -97,7 +112,7 @@ class Detached(asyncio.Protocol, ABC):
             return
         self.closed = True
         self.hub.close(self)
-        self._transport.write(last)
+        self.write(last)
         self.write = _nowhere
         self._transport.resume_reading()  # to hear of the peer's end
         # Not a full close: what the peer still sends would then be answered with a reset, which

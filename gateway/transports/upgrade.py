@@ -81,6 +81,8 @@ class Upgrade(asyncio.Protocol):
         self._asked = False
         """The application knows that somebody wants to connect."""
         self._accepted = False
+        self._agreed = b""
+        """The answer that says so, while it was not sent."""
         self._lost = False
         self._early = b""
         """What the peer sent since."""
@@ -136,7 +138,14 @@ class Upgrade(asyncio.Protocol):
             client, path = get_client_addr(scope), get_path_with_query_string(scope)
             logger.info('%s - "WebSocket %s" [accepted]', client, path)
         self._accepted = True
-        self.transport.write(self._agreement(message))
+        self._agreed = self._agreement(message)
+        asyncio.get_running_loop().call_soon(self._agree)
+
+    def _agree(self) -> None:
+        """Tell the peer that it is accepted, unless who took the connection over does."""
+        agreed, self._agreed = self._agreed, b""
+        if agreed:
+            self.transport.write(agreed)
 
     def _agreement(self, message: Mapping[str, Any]) -> bytes:
         headers = [*self._state.default_headers, *message.get("headers", [])]
@@ -149,13 +158,19 @@ class Upgrade(asyncio.Protocol):
         )
 
     def detach(self, factory: Callable[[asyncio.Transport], S]) -> S:
-        """Hand the connection over after it was accepted, with what the peer sent since."""
+        """Hand the connection over after it was accepted, with what the peer sent since.
+
+        What is written to it at once leaves together with the answer to the handshake.
+        """
+        agreed, self._agreed = self._agreed, b""
         transport = self._leave()
         connection = factory(transport)
         if self._lost or transport.is_closing():
             connection.connection_lost(None)
             return connection
         transport.set_protocol(connection)
+        if agreed:
+            connection.precede(agreed)
         if self._early:
             transport.resume_reading()
             connection.data_received(self._early)
@@ -164,6 +179,7 @@ class Upgrade(asyncio.Protocol):
     def _hand_over(self) -> WebSocketProtocol:
         """Have uvicorn go on."""
         if self._whole is None:
+            self._agree()
             transport = self._leave()
             self._whole = self._make_whole()
             self._whole.take_over(transport, self.scope, accepted=self._accepted)
@@ -193,6 +209,7 @@ class Upgrade(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops: who is not let in yet is sent away."""
+        self._agree()
         if not self._accepted:
             self._lost = True  # who works on it says nothing more
             self.transport.write(refusal(ShuttingDown("the gateway stops; come back to another")))
