@@ -132,10 +132,11 @@ class HTTPProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
             if self._should_upgrade():
-                self.handle_websocket_upgrade()
+                self.handle_websocket_upgrade(rest)
                 return
-            self._read_without_upgrade(data[upgrade.args[0] :])
+            self._read_without_upgrade(rest)
         except HttpParserError:
             self._stumble()
         if self._unparsed > MAX_HEAD:
@@ -332,17 +333,20 @@ class HTTPProtocol(HttpToolsProtocol):
             (name, host if name == b"host" else value) for name, value in self.headers
         ]
 
-    def handle_websocket_upgrade(self) -> None:
-        """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again."""
+    def handle_websocket_upgrade(self, early: bytes = b"") -> None:
+        """Begin a WebSocket's handshake. uvicorn would write the request out and parse it again.
+
+        `early` is what came behind the head, from a peer that did not wait for the answer.
+        """
         if self._unwelcome:
             self._refuse(too_often(PENALTY))
         elif not self._is_ordinary():
             super().handle_websocket_upgrade()  # which knows what to refuse of it
         else:
-            self._upgrade()
+            self._upgrade(early)
         self._forget()
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, early: bytes) -> None:
         try:
             target = parse_url(self.url)
             path = target.path.decode("ascii")
@@ -361,6 +365,8 @@ class HTTPProtocol(HttpToolsProtocol):
         whole = partial(WebSocketProtocol, self.config, self.server_state, self.app_state)
         upgrade = Upgrade(self.transport, self.server_state, self.scope, found, whole)
         upgrade.begin(self.app, self.loop)
+        if early:
+            upgrade.data_received(early)
 
     def _is_ordinary(self) -> bool:
         """Tell whether uvicorn would find nothing wrong, and nothing to negotiate, either."""

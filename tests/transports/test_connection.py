@@ -43,6 +43,20 @@ async def ended(reader: asyncio.StreamReader) -> None:
                 pass
 
 
+async def test_who_does_not_wait_for_the_handshake_is_heard(valkey: RunningServer) -> None:
+    one = frame(Opcode.TEXT, b'{"id":1,"subscribe":{"channel":"orders"}}')
+    two = frame(Opcode.TEXT, b'{"id":2,"subscribe":{"channel":"orders:1"}}')
+    async with (
+        serving(valkey, DETACHED) as gateway,
+        raw(gateway.port, REQUEST + one + two[:7]) as (reader, writer),
+        asyncio.timeout(30),
+    ):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        assert b'"orders"' in await reader.readuntil(b"}}")
+        writer.write(two[7:])
+        assert b'"orders:1"' in await reader.readuntil(b"}}")
+
+
 async def test_who_answers_no_ping_is_given_up(valkey: RunningServer) -> None:
     async with (
         serving(valkey, DETACHED, heartbeat=Seconds(0.1)) as gateway,
