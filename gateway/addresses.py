@@ -103,11 +103,24 @@ def canonical(text: str) -> str | None:
 @lru_cache(CACHED)
 def block(address: str) -> str:
     """Return what counts as one client: an IPv4 address, or the /64 that any IPv6 client has."""
+    return _network(address, 64)
+
+
+@lru_cache(CACHED)
+def site(address: str) -> str:
+    """Return the most that one client may have: an IPv4 address, or the /48 of an IPv6 site."""
+    return _network(address, 48)
+
+
+def _network(address: str, bits: int) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
         return address
-    return str(ip_network((int(parsed) >> 64 << 64, 64))) if parsed.version == 6 else address
+    if parsed.version == 4:
+        return address
+    rest = 128 - bits
+    return str(ip_network((int(parsed) >> rest << rest, bits)))
 
 
 @lru_cache(CACHED)

@@ -14,6 +14,7 @@ from gateway.addresses import (
     canonical,
     is_loopback,
     network,
+    site,
 )
 
 PROXIES = Proxies(["10.0.0.0/8", "192.0.2.1", "fd00::/8"])
@@ -156,6 +157,13 @@ def test_an_ipv6_client_has_a_whole_block() -> None:
     assert block("2001:db8:1:3::") != block("2001:db8:1:2::")
     assert block(CLIENT) == CLIENT
     assert block("") == ""
+
+
+def test_an_ipv6_site_has_all_of_its_blocks() -> None:
+    assert site("2001:db8:1:2:3:4:5:6") == site("2001:db8:1:ffff::") == "2001:db8:1::/48"
+    assert site("2001:db8:2::") != site("2001:db8:1::")
+    assert site(CLIENT) == CLIENT
+    assert site(UNKNOWN) == UNKNOWN
 
 
 def test_one_address_has_one_form() -> None:

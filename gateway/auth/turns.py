@@ -1,8 +1,8 @@
 """Turns: what only a few may do at a time is done for one address after another.
 
-Who asks for much waits behind itself, and keeps nobody else from it: each address has a line of its
-own, and of each line one is served before any gets a second one. When too many wait, the longest
-line loses who came last.
+Who asks for much waits behind itself, and keeps nobody else from it: each address (each /48 of
+IPv6, which one customer may have) has a line of its own, and of each line one is served before any
+gets a second one. When too many wait, the longest line loses who came last.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.addresses import block
+from gateway.addresses import site
 
 
 class NoTurn(Exception):
@@ -37,7 +37,7 @@ class Turns:
         if self._free:
             self._free -= 1
         else:
-            await self._wait(block(address), patience)
+            await self._wait(site(address), patience)
         try:
             yield
         finally:

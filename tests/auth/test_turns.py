@@ -87,10 +87,10 @@ async def test_the_longest_line_makes_room(visitors: Visitors) -> None:
     assert visitors.served == ["loud 0", "loud 1", "quiet 0", "loud 2", "quiet 1"]
 
 
-async def test_neighbours_of_a_network_have_one_line(visitors: Visitors) -> None:
+async def test_all_of_one_site_have_one_line(visitors: Visitors) -> None:
     for n in range(3):
-        await visitors.come(f"loud {n}", f"2001:db8::{n + 1}")
-    await visitors.come("quiet", "2001:db8:0:1::1")
+        await visitors.come(f"loud {n}", f"2001:db8:1:{n}::1")
+    await visitors.come("quiet", "2001:db8:2::1")
     await visitors.end_all()
     assert visitors.served == ["loud 0", "loud 1", "quiet", "loud 2"]
 
