@@ -40,4 +40,7 @@ class Handshake(ServerProtocol):
     def reject(self, status: StatusLike, text: str) -> Response:
         """Return what says why there will be no WebSocket."""
         number = HTTPStatus(status)
-        return _response(problem_of(number, text.strip() or number.description or number.phrase))
+        said = text.strip() or number.description or number.phrase
+        response = _response(problem_of(number, said))
+        response.headers["sec-websocket-version"] = "13"  # as RFC 6455, 4.4, wants for any other
+        return response

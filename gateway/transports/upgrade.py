@@ -158,7 +158,7 @@ class Upgrade(asyncio.Protocol):
         )
 
     def detach(self, factory: Callable[[asyncio.Transport], S]) -> S:
-        """Hand the connection over after it was accepted, with what the peer sent since.
+        """Hand the connection over after it was accepted.
 
         What is written to it at once leaves together with the answer to the handshake.
         """
@@ -172,8 +172,7 @@ class Upgrade(asyncio.Protocol):
         if agreed:
             connection.precede(agreed)
         if self._early:
-            transport.resume_reading()
-            connection.data_received(self._early)
+            self._hear_next(transport, connection.read_on, connection.data_received)
         return connection
 
     def _hand_over(self) -> WebSocketProtocol:
@@ -188,9 +187,23 @@ class Upgrade(asyncio.Protocol):
             else:
                 transport.set_protocol(self._whole)
                 if self._early:
-                    transport.resume_reading()
-                    self._whole.data_received(self._early)
+                    self._hear_next(transport, transport.resume_reading, self._whole.data_received)
         return self._whole
+
+    def _hear_next(
+        self,
+        transport: asyncio.Transport,
+        read_on: Callable[[], None],
+        hear: Callable[[bytes], None],
+    ) -> None:
+        """Have what came early be heard when whoever accepted the connection is done with that."""
+
+        def listen() -> None:
+            if not transport.is_closing():
+                read_on()
+                hear(self._early)
+
+        asyncio.get_running_loop().call_soon(listen)
 
     def _leave(self) -> asyncio.Transport:
         self._state.connections.discard(self)

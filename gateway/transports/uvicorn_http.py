@@ -181,7 +181,8 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.scope["method"] == "CONNECT":
             self._refuse(BadRequest("expected a request for this server but got CONNECT"))
             return
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        version = self.parser.get_http_version().encode()
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/", version, b"\r\n"]
         for name, value in self.headers:
             if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
@@ -220,6 +221,19 @@ class HTTPProtocol(HttpToolsProtocol):
         self._unparsed = 0
         if not self._ignored:
             super().on_message_complete()
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return the one protocol that is asked for instead. uvicorn knows no list over two lines.
+
+        Whoever speaks HTTP/1.0 asks for nothing: RFC 9110, 7.8.
+        """
+        if self.parser.get_http_version() == "1.0":
+            return None
+        options = [value for name, value in self.headers if name == b"connection"]
+        if b"upgrade" not in [each.strip() for each in b",".join(options).lower().split(b",")]:
+            return None
+        wanted = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        return wanted[-1] if wanted else None
 
     def _await_head(self) -> None:
         if self._deadline is None and not self.transport.is_closing():
@@ -275,7 +289,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self.scope["method"] = self.parser.get_method().decode("ascii")
             return
         self.scope["extensions"] = cast(Any, {EXTENSION: self.detach})
-        if self.url.startswith(b"http"):
+        if not self.url.startswith((b"/", b"*")):
             self._heed_target()
         pause = self._ask()
         self._unwelcome = pause > 0

@@ -1,6 +1,7 @@
 """WebSocket: subscriptions and commands in JSON text frames, RFC 6455."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -206,9 +207,10 @@ def _connection(websocket: WebSocket, door: Door, caller: Caller) -> Socket | Pl
 
 async def _turn_away(websocket: WebSocket, error: GatewayError) -> None:
     """Refuse a connection in a way that scripts in a browser can see: they see no HTTP status."""
-    await websocket.accept()
-    await websocket.send_text(frames.refused(None, error).decode())
     code, retry_ms = ending(error)
-    if error.retry_after_s is not None:
-        await websocket.send_text(frames.goodbye(code, retry_ms).decode())
-    await websocket.close(code, frames.REASONS[code])
+    with suppress(WebSocketDisconnect):  # it did not wait for what it would be told
+        await websocket.accept()
+        await websocket.send_text(frames.refused(None, error).decode())
+        if error.retry_after_s is not None:
+            await websocket.send_text(frames.goodbye(code, retry_ms).decode())
+        await websocket.close(code, frames.REASONS[code])

@@ -308,6 +308,8 @@ def _handshakes() -> Iterator[Bad]:
             "a handshake for two hosts": get(b"/ws", host=HOST + handshake),
         },
     )
+    old = get(b"/ws", host=handshake).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    yield Bad("Handshakes", "a handshake in HTTP/1.0", old, 426, "upgrade-required")
     yield from _bad(
         "Handshakes",
         404,

@@ -1,6 +1,7 @@
 """Who is at the other end of a connection, and for how long: over both ways of serving."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,9 +27,9 @@ from gateway.config import (
 )
 from gateway.principals import Principal
 from gateway.settings import Frequency, Of, Per, Seconds
-from tests.contract.serving import Serving, Transports, serving
+from tests.contract.serving import DETACHED, Serving, Transports, serving
 from tests.contract.subscribers import EventStreamSubscriber, http_stream
-from tests.contract.talking import talk
+from tests.contract.talking import REQUEST, frame, raw, talk
 from tests.identities import Register, Secured
 from tests.servers import RunningServer, eventually
 
@@ -214,6 +215,48 @@ async def test_who_has_said_who_it_is_may_wait_for_that_to_be_found_out(
         assert await silent.closed() == (4501, "unauthorized")
         slow.may_answer.set()
         assert "authenticated" in await ann.hear()
+
+
+async def test_who_it_is_may_be_said_together_with_the_handshake(valkey: RunningServer) -> None:
+    slow = Slow()
+    shown = json.dumps({"id": 1, "authenticate": {"token": slow.issue("ann")}}).encode()
+    request = REQUEST.replace(b"/ws", b"/ws?channel=own:ann") + frame(Opcode.TEXT, shown)
+    async with (
+        guarded(valkey, DETACHED, slow, first_frame=Seconds(0.2)) as gateway,
+        raw(gateway.port, request) as (reader, _),
+        talk(gateway.port) as silent,
+    ):
+        assert await silent.closed() == (4501, "unauthorized")
+        slow.may_answer.set()
+        async with asyncio.timeout(30):
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            assert b"authenticated" in await reader.readuntil(b"}}")
+            assert b"subscribed" in await reader.readuntil(b"}}")
+
+
+@pytest.mark.parametrize(
+    "early",
+    [b"", frame(Opcode.CLOSE, b"\x03\xe8"), b"\x81\x01x", frame(Opcode.PING, b"")],
+    ids=["nothing", "close", "unmasked", "ping"],
+)
+@pytest.mark.parametrize("stays", [True, False], ids=["stays", "resets"])
+async def test_who_is_refused_may_be_gone_already(
+    valkey: RunningServer,
+    register: Register,
+    early: bytes,
+    stays: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = REQUEST.replace(b"/ws", b"/ws?ticket=nobodys") + early
+    async with guarded(valkey, DETACHED, register) as gateway:
+        for _ in range(1 if stays else 20):
+            async with raw(gateway.port, request) as (reader, _):
+                if stays:
+                    async with asyncio.timeout(30):
+                        assert b"unauthorized" in await reader.readuntil(b"}}")
+        await gateway.empty()
+        await gateway.ended()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 async def test_who_is_let_in_without_credentials_may_show_some_later(

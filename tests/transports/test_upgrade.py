@@ -161,3 +161,50 @@ async def test_a_target_without_a_path_is_refused(target: bytes) -> None:
         said = await asyncio.wait_for(reader.readline(), PATIENCE)
         writer.transport.abort()
     assert said.startswith(b"HTTP/1.1 400 ")
+
+
+async def answered(port: int, request: bytes) -> bytes:
+    """Return the head of what comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"Upgrade", b"keep-alive"),
+        (b"keep-alive", b"Upgrade"),
+        (b"keep-alive, upgrade", b"x"),
+    ],
+)
+async def test_connection_options_may_be_on_several_lines(lines: tuple[bytes, bytes]) -> None:
+    options = b"Connection: %b\r\nConnection: %b" % lines
+    async with serving(echo) as port:
+        request = REQUEST.replace(b"Connection: keep-alive, Upgrade", options)
+        assert (await answered(port, request)).startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("version", [b"0", b"8", b"14", b"x"])
+async def test_who_speaks_another_version_is_told_the_right_one(version: bytes) -> None:
+    async with serving(echo) as port:
+        head = await answered(port, REQUEST.replace(b"13", version))
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"sec-websocket-version: 13\r\n" in head.lower()
+
+
+async def test_of_an_absolute_target_the_host_counts() -> None:
+    hosts: list[bytes] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        hosts.extend(value for name, value in scope["headers"] if name == b"host")
+        await send({"type": "websocket.close"})
+
+    targets = (b"http://a:1/", b"HTTP://b/", b"ws://c/")
+    async with serving(note) as port:
+        for target in targets:
+            await answered(port, REQUEST.replace(b"/a%20b?c=d", target))
+    assert hosts == [b"a:1", b"b", b"c"]
